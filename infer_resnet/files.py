@@ -1,0 +1,60 @@
+"""Files: where they are, and how they are written, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its name once it is complete and on the disk.
+
+    On an error the temporary file is removed and `path` is as it was. The suffix stays, for
+    libraries that choose a format by it.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file with Unix line ends, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def resolve_path(text: str) -> Path:
+    """Turn a parameter's value into an absolute path; `~` and `file://` addresses are understood."""
+    if text.startswith("file://"):
+        # On deployment the engine rewrites a parameter that names an existing file to file://...
+        # Some of its versions percent-encode and some do not: the literal name wins if it exists.
+        literal = Path(text.removeprefix("file://"))
+        parts = urlsplit(text)
+        text = str(literal) if literal.exists() else url2pathname(parts.path) or unquote(parts.path)
+    return Path(os.path.abspath(Path(text).expanduser()))
+
+
+def get_ikomia_root() -> Path:
+    """Return the user's Ikomia folder, in which plugins, models and caches live."""
+    return Path.home() / "Ikomia"
+
+
+def _flush_to_disk(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder; its rename is journaled.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

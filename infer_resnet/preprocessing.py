@@ -1,0 +1,187 @@
+"""From an image to what the network sees: the one implementation, for inference and validation.
+
+The result equals torchvision's `weights.transforms()` on the image as a uint8 tensor, bit for bit, as long
+as torch's own resampling kernel is used with the full image's sizes. So the two directions are resampled
+one after the other, each over only the lines that the centre crop sees: the phase of the kernel stays that of
+the full image while the work and the memory are those of the crop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+RESIZE_MODES = ("crop", "squash", "letterbox")
+
+#: Source values that are held as float32 at a time: 16 Mi values are 64 MB.
+_MAX_STRIP_VALUES = 1 << 24
+#: Images longer than this many times their short side are first cut around their centre, see `_trim_long_side`.
+_MAX_ASPECT = 8
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input.
+
+    Attributes:
+        input_size: Side in pixels of the square that the network sees.
+        resize_size: Length in pixels of the short side before the centre crop; used by resize_mode crop.
+        resize_mode: crop (resize the short side, cut the centre), squash (ignore the proportions) or
+            letterbox (resize the long side, pad with the mean colour).
+        mean: Mean of each channel, of values scaled to 0..1.
+        std: Standard deviation of each channel, of values scaled to 0..1.
+    """
+
+    input_size: int
+    resize_size: int
+    resize_mode: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def at_size(self, input_size: int) -> Preprocessing:
+        """Return the same preprocessing for another input size, with the same share cut away."""
+        resize_size = round(input_size * self.resize_size / self.input_size)
+        return replace(self, input_size=input_size, resize_size=resize_size)
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """Resize and crop or pad one image.
+
+        Args:
+            image: RGB, (height, width, 3) uint8; any strides, never written to.
+
+        Returns:
+            The network's input before normalization, (3, input_size, input_size) uint8.
+
+        Raises:
+            ValueError: The image has another shape or dtype.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(f"expected an RGB image (height, width, 3) uint8, got {image.shape} {image.dtype}")
+        size = self.input_size
+        if self.resize_mode == "squash":
+            return _resample(image, (size, size), (size, size))
+        height, width = image.shape[:2]
+        if self.resize_mode == "letterbox":
+            fitted = _fit_long_side(height, width, size)
+            return self._pad(_resample(image, fitted, fitted))
+        image = _trim_long_side(image)
+        resized = _fit_short_side(*image.shape[:2], self.resize_size)
+        # A crop larger than the resized image is padded with black, as torchvision's center_crop does.
+        resized_crop = (min(size, resized[0]), min(size, resized[1]))
+        return _pad_centre(_resample(image, resized, resized_crop), size, (0, 0, 0))
+
+    def _pad(self, image: torch.Tensor) -> torch.Tensor:
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return _pad_centre(image, self.input_size, (red, green, blue))
+
+
+def normalize(
+    images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> torch.Tensor:
+    """Scale (N, 3, height, width) uint8 images to 0..1, subtract the mean and divide by the deviation; float32."""
+    import torch
+
+    scaled = images.to(torch.float32).div_(255)
+    return scaled.sub_(torch.tensor(mean).view(1, 3, 1, 1)).div_(torch.tensor(std).view(1, 3, 1, 1))
+
+
+def _fit_short_side(height: int, width: int, length: int) -> tuple[int, int]:
+    """Return (height, width) with the short side at `length`; the long side is cut off to an integer."""
+    if height <= width:
+        return length, int(length * width / height)
+    return int(length * height / width), length
+
+
+def _fit_long_side(height: int, width: int, length: int) -> tuple[int, int]:
+    """Return (height, width) with the long side at `length`; no side below 1."""
+    if height >= width:
+        return length, max(1, round(length * width / height))
+    return max(1, round(length * height / width)), length
+
+
+def _trim_long_side(image: np.ndarray) -> np.ndarray:
+    """Cut a very long image around its centre; all that the centre crop sees stays, to half a source pixel.
+
+    Only here does the result differ from torchvision's, which would first make such an image up to
+    thousands of times as long as the crop.
+    """
+    height, width = image.shape[:2]
+    kept = _MAX_ASPECT * min(height, width)
+    top, left = max(0, (height - kept) // 2), max(0, (width - kept) // 2)
+    return image[top : height - top, left : width - left]
+
+
+def _resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int]) -> torch.Tensor:
+    """Resize with an antialiased bilinear filter and cut the centre.
+
+    Args:
+        image: (H, W, 3) uint8.
+        resized: Height and width of the whole image after resizing.
+        crop: Height and width of the centre that is returned, at most `resized`.
+
+    Returns:
+        (3, *crop) uint8.
+    """
+    import torch
+
+    height, width = image.shape[:2]
+    # As torchvision's center_crop places it.
+    top, left = (round((whole - part) / 2.0) for whole, part in zip(resized, crop, strict=True))
+    first, last = _get_source_range(height, resized[0], top, crop[0])
+
+    # Horizontally: rows that the vertical filter will read, in strips of bounded size.
+    columns = torch.zeros((1, 3, height, crop[1]))
+    source = _as_tensor(image).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    strip = max(1, _MAX_STRIP_VALUES // (3 * max(width, resized[1])))
+    for start in range(first, last, strip):
+        stop = min(start + strip, last)
+        rows = _interpolate(source[:, :, start:stop].to(torch.float32), (stop - start, resized[1]))
+        columns[:, :, start:stop] = rows[..., left : left + crop[1]]
+    # Vertically: rows outside of `first` to `last` are zero and have no influence on the crop.
+    lines = _interpolate(columns, (resized[0], crop[1]))[0, :, top : top + crop[0]]
+    return lines.round_().to(torch.uint8)
+
+
+def _interpolate(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _get_source_range(length: int, resized: int, start: int, count: int) -> tuple[int, int]:
+    """Return the first and the end index of the source lines that the filter reads for some output lines."""
+    scale = length / resized
+    support = max(scale, 1.0)
+    first = math.floor((start + 0.5) * scale - support) - 1
+    last = math.ceil((start + count - 0.5) * scale + support) + 1
+    return max(0, first), min(length, last)
+
+
+def _as_tensor(image: np.ndarray) -> torch.Tensor:
+    """View an array as a tensor; copy only what torch cannot view (negative strides, read-only memory)."""
+    import torch
+
+    if not image.flags.writeable or min(image.strides) < 0:
+        image = image.copy()
+    return torch.from_numpy(image)
+
+
+def _pad_centre(image: torch.Tensor, size: int, color: tuple[int, int, int]) -> torch.Tensor:
+    """Put a (3, h, w) image, h and w at most `size`, into the middle of a square of one colour."""
+    import torch
+
+    height, width = image.shape[1:]
+    if (height, width) == (size, size):
+        return image
+    canvas = torch.tensor(color, dtype=torch.uint8).view(3, 1, 1).repeat(1, size, size)
+    top, left = (size - height) // 2, (size - width) // 2
+    canvas[:, top : top + height, left : left + width] = image
+    return canvas

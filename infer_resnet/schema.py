@@ -1,0 +1,200 @@
+"""Parameters declared once: strings to values and back, one sentence an error, the README table."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+#: What `device` parameters accept.
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d{1,3})?|mps)$"
+DEVICE_EXAMPLES = ["auto", "cpu", "cuda", "cuda:0", "mps"]
+
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "True or False"}
+
+
+class ParameterError(ValueError):
+    """A parameter has a wrong name, type or value, or contradicts another one."""
+
+
+def parameter(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    group: str = "Model",
+    is_advanced: bool = False,
+    path: str = "",
+    suffixes: tuple[str, ...] = (),
+    expected: str = "",
+    step: float | None = None,
+    **constraints: Any,
+) -> Any:
+    """Declare one parameter: default, texts, bounds and what a form needs to show it.
+
+    Args:
+        default: The value where none is given; its string must hold no quote and no newline
+            (the engine writes it into generated Python source).
+        title: Label in forms.
+        description: One or two sentences, for tooltips and the README table.
+        group: Box of the form in which it stands.
+        is_advanced: Folded away until asked for.
+        path: "file" or "folder" where the value is a path, else empty.
+        suffixes: File name endings that a file picker offers.
+        expected: What a valid value is, where the type and bounds do not say it.
+        step: Increment of a spin box.
+        **constraints: pydantic's own: ge, gt, le, lt, pattern, examples.
+    """
+    form = {
+        "group": group,
+        "is_advanced": is_advanced,
+        "path": path,
+        "suffixes": suffixes,
+        "expected": expected,
+        "step": step,
+    }
+    return Field(
+        default, title=title, description=description, json_schema_extra={"form": form}, **constraints
+    )
+
+
+class Parameters(BaseModel):
+    """Base of a plugin's parameters: immutable, no unknown names, no NaN or infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), validate_default=True
+    )
+
+    plugin: ClassVar[str]
+    #: Names of older plugins' parameters that are accepted and have no effect.
+    retired: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_strings(cls, strings: Mapping[str, str]) -> Self:
+        """Parse the engine's string map; a missing key or an empty string means the default.
+
+        Raises:
+            ParameterError: A value is wrong; unknown names are the engine's to drop.
+        """
+        return cls().updated({name: text for name, text in strings.items() if text != ""})
+
+    def to_strings(self) -> dict[str, str]:
+        """Return every parameter as the engine wants it: a string that parses back to an equal value."""
+        return {name: str(getattr(self, name)) for name in type(self).model_fields}
+
+    def updated(self, values: Mapping[str, Any]) -> Self:
+        """Return a copy with some values replaced; native Python values and strings are both taken.
+
+        Raises:
+            ParameterError: A name is unknown, or a value is of the wrong type or out of range.
+        """
+        values = dict(values)
+        for name in self.retired:
+            if name in values:
+                logger.warning("%s: parameter '%s' is no longer used and has no effect", self.plugin, name)
+                del values[name]
+        for name, value in values.items():
+            if name not in type(self).model_fields:
+                raise ParameterError(f"{self.plugin}: no parameter {name!r}{_suggest(name, type(self).model_fields)}")
+            if _is_lossy(type(self).model_fields[name], value):
+                raise ParameterError(self.describe_violation(name, value))
+        try:
+            return type(self).model_validate({**self.model_dump(), **values})
+        except ValidationError as error:
+            name = str(error.errors()[0]["loc"][0])
+            raise ParameterError(self.describe_violation(name, values[name])) from error
+
+    def check_consistency(self) -> None:
+        """Raise ParameterError where values that are fine alone contradict each other."""
+
+    @classmethod
+    def describe_violation(cls, name: str, value: Any) -> str:
+        """Return the one sentence that says what a parameter must be and what it got."""
+        field = cls.model_fields[name]
+        return (
+            f"{cls.plugin}: '{name}' must be {describe_constraint(field)}, "
+            f"got {value!r}{_suggest(value, get_choices(field))}"
+        )
+
+
+def get_choices(field: FieldInfo) -> tuple[str, ...]:
+    """Return the allowed values of a choice parameter, in order; empty for any other type."""
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return tuple(str(choice) for choice in typing.get_args(field.annotation))
+    return ()
+
+
+def get_form(field: FieldInfo) -> Mapping[str, Any]:
+    """Return what `parameter` declared for forms: group, is_advanced, path, suffixes, expected, step."""
+    extra = field.json_schema_extra
+    return types.MappingProxyType(extra["form"] if isinstance(extra, dict) else {})  # type: ignore[arg-type]
+
+
+def get_bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Return the lowest and highest value, exclusive bounds as they stand; None where unbounded."""
+    low = high = None
+    for item in field.metadata:
+        if isinstance(item, Ge):
+            low = item.ge
+        elif isinstance(item, Gt):
+            low = item.gt
+        elif isinstance(item, Le):
+            high = item.le
+        elif isinstance(item, Lt):
+            high = item.lt
+    return low, high  # type: ignore[return-value]
+
+
+def describe_constraint(field: FieldInfo) -> str:
+    """Say in words what a valid value is: type, range or choices."""
+    expected = get_form(field)["expected"]
+    if expected:
+        return str(expected)
+    choices = get_choices(field)
+    if choices:
+        return "one of " + ", ".join(choices)
+    words = _TYPE_NAMES[field.annotation]  # type: ignore[index]
+    low, high = get_bounds(field)
+    is_low_open = any(isinstance(item, Gt) for item in field.metadata)
+    is_high_open = any(isinstance(item, Lt) for item in field.metadata)
+    if low is not None:
+        words += f" above {low}" if is_low_open else f" from {low}"
+    if high is not None:
+        joint = " and" if is_low_open else ""
+        words += f"{joint} below {high}" if is_high_open else f"{joint} up to {high}" if is_low_open else f" to {high}"
+    return words
+
+
+def format_markdown_table(parameters: type[Parameters]) -> str:
+    """Render the README's table of a plugin's parameters, one row each, in order of declaration."""
+    rows = ["| parameter | default | values | what it does |", "|---|---|---|---|"]
+    for name, field in parameters.model_fields.items():
+        default = f"`{field.default}`" if field.default != "" else "empty"
+        constraint = describe_constraint(field).replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {constraint} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _suggest(word: Any, candidates: typing.Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(word), list(candidates), n=1)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def _is_lossy(field: FieldInfo, value: Any) -> bool:
+    """Tell whether pydantic or the engine would take the value, but as another one.
+
+    Pydantic reads True as 1 and bytes as text; the engine's C strings end at a NUL, and its files are UTF-8.
+    """
+    if isinstance(value, str):
+        return "\0" in value or any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, (bytes, bytearray)) or (isinstance(value, bool) and field.annotation is not bool)
