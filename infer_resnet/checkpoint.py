@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
 from infer_resnet.files import atomic_path
@@ -21,6 +21,8 @@ from infer_resnet.preprocessing import RESIZE_MODES, Preprocessing
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 #: The key of our JSON in the metadata of safetensors, ONNX and OpenVINO files.
 METADATA_KEY = "resnet_for_ikomia"
@@ -121,15 +123,29 @@ class WeightsFile:
                     digest.update(chunk)
         return digest.hexdigest()
 
+    def identify(self) -> tuple[str, int, bool]:
+        """Return architecture, number of outputs and kind of stem of a state dict, from names and shapes alone.
+
+        Raises:
+            WeightsError: The file is damaged, foreign, or holds no ResNet.
+        """
+        return self._explain(lambda: identify_architecture(self._read_tensors()))
+
     def read_state_dict(self) -> dict[str, torch.Tensor]:
         """Read the weights: names without wrappers' prefixes, float32, shapes checked, all values finite.
 
         Raises:
             WeightsError: The file is damaged, foreign, or holds no ResNet.
         """
+        return self._explain(lambda: _to_float32(_check_shapes(self._read_tensors(), self.metadata)))
+
+    def _read_tensors(self) -> dict[str, torch.Tensor]:
+        return _clean_names(_read_safetensors(self.path) if self.format == "safetensors" else _read_torch(self.path))
+
+    def _explain(self, read: Callable[[], Result]) -> Result:
+        """Name the file in every error that reading it raises."""
         try:
-            tensors = _read_safetensors(self.path) if self.format == "safetensors" else _read_torch(self.path)
-            return _to_float32(_check_shapes(_clean_names(tensors), self.metadata))
+            return read()
         except WeightsError as error:
             raise WeightsError(f"weights file '{self.path}': {error}") from error
 

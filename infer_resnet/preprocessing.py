@@ -76,6 +76,20 @@ class Preprocessing:
         resized_crop = (min(size, resized[0]), min(size, resized[1]))
         return _pad_centre(_resample(image, resized, resized_crop), size, (0, 0, 0))
 
+    def get_visible_region(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return what part of an image the network sees: left, top, width, height, in pixels of the image.
+
+        With letterbox, and with crop where the crop is larger than the resized image, the part reaches beyond the
+        image.
+        """
+        if self.resize_mode == "squash":
+            return 0.0, 0.0, float(width), float(height)
+        if self.resize_mode == "letterbox":
+            side = float(max(height, width))
+        else:
+            side = min(height, width) * self.input_size / self.resize_size
+        return (width - side) / 2, (height - side) / 2, side, side
+
     def _pad(self, image: torch.Tensor) -> torch.Tensor:
         red, green, blue = (round(255 * value) for value in self.mean)
         return _pad_centre(image, self.input_size, (red, green, blue))
