@@ -1,0 +1,211 @@
+"""From parameters to a predictor, keeping what has not changed since the last time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, PublishedWeights, get_imagenet_classes
+from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
+from infer_resnet.class_names import find_class_names
+from infer_resnet.files import get_ikomia_root, resolve_path
+from infer_resnet.parameters import InferParameters
+from infer_resnet.predictor import Predictor
+from infer_resnet.preprocessing import Preprocessing
+from infer_resnet.runtimes import NetworkSource, Runtime, RuntimeOptions, open_runtime
+from infer_resnet.schema import ParameterError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_MODEL = InferParameters.model_fields["model_name"].default
+_DEFAULT_SIZE = InferParameters.model_fields["input_size"].default
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights that have been found, and all that is known of them before they are read.
+
+    Attributes:
+        file: Where the weights are.
+        metadata: Architecture, class names (empty: still to be found) and preprocessing.
+        num_classes: Number of outputs.
+        is_self_describing: Whether the metadata came from the file itself.
+    """
+
+    file: WeightsFile
+    metadata: ModelMetadata
+    num_classes: int
+    is_self_describing: bool
+
+
+class Loader:
+    """Makes predictors for one task; two tasks have two loaders and share nothing."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        self.model: Model | None = None
+
+    def load(self, values: InferParameters) -> Predictor:
+        """Return a predictor for the parameters, reloading only what they changed.
+
+        Raises:
+            ParameterError: A parameter contradicts the weights file.
+            WeightsError: Weights or class names are missing, damaged or do not fit.
+            RuntimeError: The machine lacks the device, precision or runtime.
+        """
+        try:
+            weights_key = _get_weights_key(values)
+            model = self._keep("model", weights_key, lambda: _find_model(values))
+            self.model = model
+            preprocessing = _choose_preprocessing(model, values)
+            classes = self._keep("classes", (weights_key, _get_class_file_key(values)), lambda: _name_classes(model, values))
+            options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
+            runtime = self._keep(
+                "runtime",
+                (weights_key, options, preprocessing.input_size, preprocessing.mean, preprocessing.std),
+                lambda: _open_runtime(model, preprocessing, options),
+            )
+        except WeightsError as error:
+            raise WeightsError(f"{values.plugin}: {error}") from error
+        return Predictor(runtime, preprocessing, classes)
+
+    def _keep(self, part: str, key: Any, make: Callable[[], Any]) -> Any:
+        """Return the part made for this key, made anew where the last one was for another key."""
+        if part not in self._kept or self._kept[part][0] != key:
+            self._kept.pop(part, None)
+            self._kept[part] = (key, make())
+        return self._kept[part][1]
+
+
+def describe(model: Model, predictor: Predictor) -> dict[str, Any]:
+    """Return what is loaded, as JSON-able values: for a log line and `get_model_info()`."""
+    preprocessing = predictor.preprocessing
+    return {
+        "model_name": model.metadata.model_name,
+        "weights": str(model.file.path),
+        "is_self_describing": model.is_self_describing,
+        "num_classes": model.num_classes,
+        "classes": list(predictor.classes),
+        "input_size": preprocessing.input_size,
+        "resize_mode": preprocessing.resize_mode,
+        "resize_size": preprocessing.resize_size,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "small_input_stem": model.metadata.small_input_stem,
+        "metrics": dict(model.metadata.metrics),
+        "versions": dict(model.metadata.versions),
+        "runtime": predictor.runtime.name,
+        "device": predictor.runtime.device,
+        "precision": predictor.runtime.precision,
+    }
+
+
+def _get_weights_key(values: InferParameters) -> tuple[Any, ...]:
+    """Identify the weights, so that a file that was replaced since is seen."""
+    if not values.model_weight_file:
+        return values.model_name, values.pretrained_weights
+    path = resolve_path(values.model_weight_file)
+    parts = (path, path / BEST_CHECKPOINT, path.with_suffix(".bin"))
+    return values.model_name, path, *(_get_stamp(part) for part in parts)
+
+
+def _get_class_file_key(values: InferParameters) -> tuple[Any, ...]:
+    if not values.model_weight_file or not values.class_file:
+        return ()
+    path = resolve_path(values.class_file)
+    return path, _get_stamp(path)
+
+
+def _get_stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _find_model(values: InferParameters) -> Model:
+    if not values.model_weight_file:
+        return _find_imagenet_model(values)
+    file = open_weights(resolve_path(values.model_weight_file))
+    if file.metadata is not None and file.metadata.classes:
+        _refuse_other_model(values, file.metadata.model_name, file, may_be_default=True)
+        return Model(file, file.metadata, len(file.metadata.classes), is_self_describing=True)
+    if file.is_graph:
+        raise WeightsError(f"weights file '{file.path}' does not say what it is; expected one that train_resnet wrote")
+    model_name, num_classes, small_input_stem = file.identify()
+    _refuse_other_model(values, model_name, file, may_be_default=False)
+    preprocessing = _get_preprocessing(ARCHITECTURES[model_name].weights[0])
+    return Model(file, ModelMetadata(model_name, (), preprocessing, small_input_stem), num_classes, False)
+
+
+def _refuse_other_model(values: InferParameters, model_name: str, file: WeightsFile, may_be_default: bool) -> None:
+    is_untouched = may_be_default and values.model_name == _DEFAULT_MODEL
+    if values.model_name != model_name and not is_untouched:
+        raise ParameterError(
+            f"{values.plugin}: weights file '{file.path}' holds a {model_name}, but 'model_name' is "
+            f"{values.model_name}; set 'model_name' to {model_name}"
+        )
+
+
+def _find_imagenet_model(values: InferParameters) -> Model:
+    from infer_resnet.model import fetch_imagenet_weights
+
+    path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
+    weights = ARCHITECTURES[values.model_name].get_weights(values.pretrained_weights)
+    classes = get_imagenet_classes()
+    metadata = ModelMetadata(values.model_name, classes, _get_preprocessing(weights))
+    return Model(WeightsFile(path, "torch", None), metadata, len(classes), is_self_describing=False)
+
+
+def _get_preprocessing(weights: PublishedWeights) -> Preprocessing:
+    return Preprocessing(weights.crop_size, weights.resize_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _choose_preprocessing(model: Model, values: InferParameters) -> Preprocessing:
+    """Take the file's own preprocessing, but for what the user changed from the defaults."""
+    preprocessing = model.metadata.preprocessing
+    if values.input_size != _DEFAULT_SIZE:
+        preprocessing = preprocessing.at_size(values.input_size)
+    if values.resize_mode != "auto":
+        preprocessing = replace(preprocessing, resize_mode=values.resize_mode)
+    return preprocessing
+
+
+def _name_classes(model: Model, values: InferParameters) -> tuple[str, ...]:
+    if model.metadata.classes:
+        if values.class_file and values.model_weight_file:
+            logger.warning("%s: 'class_file' is not used: '%s' names its classes", values.plugin, model.file.path)
+        return model.metadata.classes
+    class_file = resolve_path(values.class_file) if values.class_file else None
+    return find_class_names(model.num_classes, class_file, model.file.path)
+
+
+def _open_runtime(model: Model, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:
+    source = NetworkSource(
+        model_name=model.metadata.model_name,
+        num_classes=model.num_classes,
+        small_input_stem=model.metadata.small_input_stem,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        content_hash=model.file.content_hash,
+        input_size=preprocessing.input_size,
+        read_state_dict=partial(_read_state_dict, model),
+        graph_path=model.file.path if model.file.is_graph else None,
+    )
+    return open_runtime(source, options, get_ikomia_root() / "Cache" / "infer_resnet")
+
+
+def _read_state_dict(model: Model) -> dict[str, torch.Tensor]:
+    state_dict = model.file.read_state_dict()
+    found = state_dict["fc.weight"].shape[0]
+    if found != model.num_classes:
+        raise WeightsError(f"weights file '{model.file.path}' has {found} outputs; expected {model.num_classes}")
+    return state_dict

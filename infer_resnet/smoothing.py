@@ -1,0 +1,37 @@
+"""Steady answers on video: a moving average of the probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+
+class ProbabilitySmoother:
+    """Exponential moving average of one stream's probabilities; starts anew when the stream changes."""
+
+    def __init__(self) -> None:
+        self._stream: Hashable = None
+        self._average: np.ndarray | None = None
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self._average = None
+
+    def update(self, probabilities: np.ndarray, share: float, stream: Hashable) -> np.ndarray:
+        """Take in one frame.
+
+        Args:
+            probabilities: (num_classes,) of this frame.
+            share: Weight of the frames before, 0..1; 0 returns this frame's own.
+            stream: What identifies the video; another one than at the last call starts anew.
+
+        Returns:
+            (num_classes,) float32: share x average so far + (1 - share) x this frame.
+        """
+        if self._average is None or stream != self._stream or self._average.shape != probabilities.shape:
+            self._average = probabilities
+        else:
+            self._average = (share * self._average + (1 - share) * probabilities).astype(np.float32)
+        self._stream = stream
+        return self._average
