@@ -155,9 +155,7 @@ def _choose_scaling(image: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | N
     return lambda values: table[values]
 
 
-def _convert(
-    pixels: np.ndarray, to_uint8: Callable[[np.ndarray], np.ndarray] | None, has_alpha: bool
-) -> np.ndarray:
+def _convert(pixels: np.ndarray, to_uint8: Callable[[np.ndarray], np.ndarray] | None, has_alpha: bool) -> np.ndarray:
     """Scale (H, W, C) to uint8 and lay it over white where the last channel is alpha."""
     height, width, channels = pixels.shape
     result = np.empty((height, width, channels - has_alpha), np.uint8)
