@@ -1,0 +1,166 @@
+"""Pictures for the report: samples of the classes, and the worst mistakes with what the network looked at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infer_resnet.explain import class_activation_map, overlay_heatmap
+from infer_resnet.images import ImageError, read_image
+from infer_resnet.preprocessing import normalize
+from train_resnet.metrics import find_worst_mistakes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from infer_resnet.checkpoint import ModelMetadata
+    from train_resnet.data import Sample
+
+logger = logging.getLogger(__name__)
+
+#: Longest side in pixels of a picture in the report.
+PICTURE_SIZE = 288
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """One image of the data set.
+
+    Attributes:
+        image: RGB, (height, width, 3) uint8, of `PICTURE_SIZE` or smaller.
+        class_name: Its class.
+    """
+
+    image: np.ndarray
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One image that the model classified wrongly.
+
+    Attributes:
+        image: RGB, (height, width, 3) uint8, of `PICTURE_SIZE` or smaller.
+        heatmap: The image with the class activation map of the predicted class over it; None shows the image alone.
+        file_name: Name of the file, without folders.
+        true_class: What it is.
+        predicted_class: What the model said.
+        true_probability: Probability that the model gave to the true class, 0..1.
+        predicted_probability: Probability of the predicted class, 0..1.
+    """
+
+    image: np.ndarray
+    heatmap: np.ndarray | None
+    file_name: str
+    true_class: str
+    predicted_class: str
+    true_probability: float
+    predicted_probability: float
+
+
+def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: int = 24) -> list[SamplePicture]:
+    """Read some images of a data set for the report: every class gets one before any gets a second.
+
+    Images that cannot be read are left out.
+    """
+    by_class: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_class.setdefault(sample.label, []).append(sample)
+    # Classes spread over the whole list where there are more than pictures.
+    labels = sorted(by_class)
+    if len(labels) > count:
+        labels = [labels[round(index)] for index in np.linspace(0, len(labels) - 1, count)]
+    rounds = [[by_class[label][turn : turn + 1] for label in labels] for turn in range(-(-count // max(1, len(labels))))]
+    chosen = [sample for one_round in rounds for group in one_round for sample in group][:count]
+    pictures = []
+    for sample in sorted(chosen, key=lambda sample: sample.label):
+        image = _read_image(sample)
+        if image is not None:
+            pictures.append(SamplePicture(_shrink(image), classes[sample.label]))
+    return pictures
+
+
+def collect_mistakes(
+    model: nn.Module,
+    metadata: ModelMetadata,
+    samples: Sequence[Sample],
+    probabilities: np.ndarray,
+    count: int = 12,
+) -> list[Mistake]:
+    """Read the images that were classified wrongly with the most confidence, and draw what the network looked at.
+
+    Args:
+        model: torchvision's ResNet with the weights that made the predictions; back in its mode afterwards.
+        metadata: Classes and preprocessing of the model.
+        samples: The images, in the order of the predictions.
+        probabilities: (num_images, num_classes).
+        count: How many at most.
+
+    Returns:
+        The mistakes, the most confident first; images that can no longer be read are left out.
+    """
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    mistakes = []
+    for index in find_worst_mistakes(labels, probabilities, count):
+        sample, predicted = samples[index], int(probabilities[index].argmax())
+        image = _read_image(sample)
+        if image is None:
+            continue
+        activation = _compute_activation(model, metadata, image, predicted)
+        picture = _shrink(image)
+        mistakes.append(
+            Mistake(
+                image=picture,
+                heatmap=overlay_heatmap(picture, activation, metadata.preprocessing),
+                file_name=sample.path.name,
+                true_class=metadata.classes[sample.label],
+                predicted_class=metadata.classes[predicted],
+                true_probability=float(probabilities[index, sample.label]),
+                predicted_probability=float(probabilities[index, predicted]),
+            )
+        )
+    return mistakes
+
+
+def _read_image(sample: Sample) -> np.ndarray | None:
+    try:
+        return read_image(sample.path)
+    except (ImageError, OSError) as error:
+        logger.warning("train_resnet: '%s' is left out of the report: %s", sample.path, error)
+        return None
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    import cv2
+
+    scale = PICTURE_SIZE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _compute_activation(model: nn.Module, metadata: ModelMetadata, image: np.ndarray, class_index: int) -> np.ndarray:
+    """Run one image (height, width, 3) uint8 and return the class activation map of a class, (h, w) float32."""
+    import torch
+
+    preprocessing = metadata.preprocessing
+    head = model.get_submodule("fc").get_parameter("weight")
+    feature_maps: list[torch.Tensor] = []
+    hook = model.get_submodule("layer4").register_forward_hook(lambda *call: feature_maps.append(call[2]))
+    was_training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.inference_mode():
+            images = normalize(preprocessing.prepare(image)[None], preprocessing.mean, preprocessing.std)
+            model(images.to(head.device))
+    finally:
+        hook.remove()
+        for module, is_training in was_training.items():
+            module.training = is_training
+    weights = head[class_index].detach()
+    return class_activation_map(feature_maps[0][0].float().cpu().numpy(), weights.float().cpu().numpy())

@@ -1,0 +1,268 @@
+"""The report of a training: one page that needs no network, and its two charts as picture files.
+
+Fill a `ReportData` (pictures come from `train_resnet.pictures`, figures from `train_resnet.metrics`, exports from
+`train_resnet.export`) and hand it to `write_report`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infer_resnet.files import atomic_path, write_text
+from train_resnet import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from train_resnet.export import ExportedFile
+    from train_resnet.pictures import Mistake, SamplePicture
+
+REPORT_NAME = "report.html"
+CURVES_NAME = "training_curves.png"
+CONFUSION_NAME = "confusion_matrix.png"
+
+_TEMPLATE = "report_template.html"
+_SCRIPT = "report_script.js"
+_MAX_CLASS_ROWS = 1000
+_MAX_FINDINGS = 50
+_MAX_CONFUSIONS = 15
+#: Pictures up to this side are shown enlarged and without smoothing; JPEG would smear them.
+_SMALL_PICTURE = 96
+#: Beyond this many classes the confusion matrix can be switched to its full size.
+_ZOOM_CLASSES = 40
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows.
+
+    Attributes:
+        model_name: Architecture.
+        classes: Class names in the order of the outputs.
+        dataset_path: Where the images come from.
+        weights_path: The best checkpoint; the snippet that uses the model names it.
+        counts: Images of each class after unreadable ones were left out, by split: train, val and, where there is
+            one, test; each a sequence as long as `classes`.
+        history: One row an epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
+            train_accuracy where measured; other keys are ignored.
+        best_epoch: Number of the epoch whose weights were kept.
+        metrics: Result of `compute_metrics` on the validation images, with the best weights.
+        test_metrics: The same on the test images, where there are any.
+        findings: The data report as JSON values. Each list in it becomes a section under its key, such as
+            unreadable, duplicates, leaks; an entry is a text, a list of texts, or a mapping with path and reason.
+        samples: Pictures of the data set, see `collect_samples`.
+        mistakes: The worst mistakes, see `collect_mistakes`.
+        parameters: Names and values as the training used them.
+        versions: Names and versions of libraries, Python and system.
+        timings: Seconds by name, such as checking images, training, validation, export, total.
+        exports: Files beside the checkpoint, with their checks.
+        notes: Sentences that a reader must know: stopped early, resumed, images that became unreadable ...
+        finished_at: Date and time for the header.
+    """
+
+    model_name: str
+    classes: Sequence[str]
+    dataset_path: str
+    weights_path: Path
+    counts: Mapping[str, Sequence[int]]
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int
+    metrics: Mapping[str, Any]
+    test_metrics: Mapping[str, Any] | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    samples: Sequence[SamplePicture] = ()
+    mistakes: Sequence[Mistake] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    exports: Sequence[ExportedFile] = ()
+    notes: Sequence[str] = ()
+    finished_at: str = ""
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A chart in the colours of light and dark pages; sizes in CSS pixels, sources as data addresses."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
+
+
+def write_report(folder: Path, data: ReportData) -> Path:
+    """Write report.html, training_curves.png and confusion_matrix.png into a run folder, each whole or not at all.
+
+    Returns:
+        Path of the page.
+    """
+    page = render_report(data)
+    _write_bytes(folder / CURVES_NAME, plots.to_png(plots.draw_training_curves(data.history, data.best_epoch)))
+    _write_bytes(
+        folder / CONFUSION_NAME,
+        plots.to_png(plots.draw_confusion_matrix(data.metrics["confusion_matrix"], data.classes)),
+    )
+    write_text(folder / REPORT_NAME, page)
+    return folder / REPORT_NAME
+
+
+def render_report(data: ReportData) -> str:
+    """Return the page: HTML without any address outside itself; names of classes and files are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": format_percent,
+        "duration": format_duration,
+        "size": format_size,
+        "picture": encode_picture,
+        "finding": describe_finding,
+    }
+    environment.tests["small"] = lambda image: max(image.shape[:2]) <= _SMALL_PICTURE
+    page = environment.get_template(_TEMPLATE).render(_collect(data))
+    # A file name on Linux may hold bytes that are no text.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def format_percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage, a dash where there is none; 100.0 % only where nothing is missing."""
+    if share is None:
+        return "–"
+    rounded = round(100 * share, digits)
+    if rounded >= 100 and share < 1:
+        rounded = 100 - 10**-digits
+    return f"{rounded:.{digits}f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the two units that matter."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def format_size(num_bytes: float) -> str:
+    """Return a file's size in the unit that fits."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
+
+
+def encode_picture(image: np.ndarray) -> str:
+    """Return an RGB image (height, width, 3) uint8 as a data address: JPEG, or PNG where it is small."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    if max(image.shape[:2]) <= _SMALL_PICTURE:
+        Image.fromarray(image).save(buffer, "png", optimize=True)
+        return _to_address(buffer.getvalue(), "image/png")
+    Image.fromarray(image).save(buffer, "jpeg", quality=85)
+    return _to_address(buffer.getvalue(), "image/jpeg")
+
+
+def describe_finding(entry: Any) -> str:
+    """Return one entry of the data report as a line of text."""
+    if isinstance(entry, Mapping):
+        return ": ".join(describe_finding(value) for value in entry.values())
+    if isinstance(entry, Iterable) and not isinstance(entry, str):
+        return " = ".join(describe_finding(value) for value in entry)
+    return str(entry)
+
+
+def _collect(data: ReportData) -> dict[str, Any]:
+    """Return the variables of the template."""
+    script = (Path(__file__).parent / _SCRIPT).read_text(encoding="utf-8").removesuffix("\n")
+    rows = [
+        {**row, **{split: counts[index] for split, counts in data.counts.items()}}
+        for index, row in enumerate(data.metrics["per_class"])
+    ]
+    if len(rows) > _MAX_CLASS_ROWS:
+        rows = sorted(rows, key=lambda row: row["f1"])[:_MAX_CLASS_ROWS]
+    findings = {key: value for key, value in data.findings.items() if isinstance(value, (list, tuple)) and value}
+    return {
+        "data": data,
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "dataset_name": Path(data.dataset_path).name or data.dataset_path,
+        "totals": {split: sum(counts) for split, counts in data.counts.items()},
+        "class_rows": rows,
+        "confusions": data.metrics["top_confusions"][:_MAX_CONFUSIONS],
+        "confidence_gap": _compute_confidence_gap(data.metrics),
+        "findings": findings,
+        "max_findings": _MAX_FINDINGS,
+        "is_zoomable": len(data.classes) > _ZOOM_CLASSES and data.metrics["confusion_matrix"] is not None,
+        "snippet": _write_snippet(data.weights_path),
+        **_draw_charts(data),
+    }
+
+
+def _draw_charts(data: ReportData) -> dict[str, _Chart]:
+    matrix = data.metrics["confusion_matrix"]
+    return {
+        "curves": _make_chart(*(plots.draw_training_curves(data.history, data.best_epoch, theme) for theme in _THEMES)),
+        "confusion": _make_chart(*(plots.draw_confusion_matrix(matrix, data.classes, theme) for theme in _THEMES)),
+        "reliability": _make_chart(*(plots.draw_reliability(data.metrics["calibration"], theme) for theme in _THEMES)),
+    }
+
+
+_THEMES = (plots.LIGHT, plots.DARK)
+
+
+def _make_chart(light: Figure, dark: Figure) -> _Chart:
+    width, height = light.get_size_inches() * 96
+    sources = (_to_address(plots.to_png(figure), "image/png") for figure in (light, dark))
+    return _Chart(*sources, width=round(width), height=round(height))
+
+
+def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
+    """Return mean confidence minus accuracy: above 0 the model is surer than it should be."""
+    filled = [row for row in metrics["calibration"] if row["count"]]
+    confidence = sum(row["count"] * row["confidence"] for row in filled) / sum(row["count"] for row in filled)
+    return float(confidence - metrics["accuracy"])
+
+
+def _write_snippet(weights_path: Path) -> str:
+    """Return Python source that runs the model on a photo."""
+    try:
+        location = f"~/{weights_path.relative_to(Path.home()).as_posix()}"
+    except ValueError:
+        location = weights_path.as_posix()
+    return "\n".join(
+        (
+            "from ikomia.dataprocess.workflow import Workflow",
+            "",
+            "workflow = Workflow()",
+            'classifier = workflow.add_task(name="infer_resnet", auto_connect=True)',
+            f'classifier.set_parameters({{"model_weight_file": {location!r}}})',
+            'workflow.run_on(path="photo.jpg")',
+            "",
+            "print(classifier.get_whole_image_results())",
+        )
+    )
+
+
+def _to_address(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
