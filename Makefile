@@ -1,0 +1,74 @@
+# `make` alone lists what there is. demo and test need nothing before them but Python 3.10 to 3.13, and change nothing
+# outside this folder; only link and unlink (and their -compat twins) touch your own Ikomia folder.
+
+VENV ?= .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
+SOURCES := infer_resnet train_resnet compat tests scripts examples benchmarks
+
+# What demo, test and bench write stays in build/, temporary files and torch's downloads included.
+ISOLATED := TMPDIR=$(CURDIR)/build/tmp HOME=$(CURDIR)/build/home IKOMIA_AUTO_COMPLETION=0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench soak dist clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.requirements ## Make the environment that the plugins need, in .venv
+
+link: ## Link both plugins into your Ikomia folder
+	$(if $(wildcard $(PY)),$(PY),python3) scripts/link_plugins.py
+
+unlink: ## Remove these links
+	$(if $(wildcard $(PY)),$(PY),python3) scripts/link_plugins.py --remove
+
+link-compat: ## Link the second names infer_torchvision_resnet and train_torchvision_resnet
+	$(if $(wildcard $(PY)),$(PY),python3) scripts/link_plugins.py --compat
+
+unlink-compat: ## Remove the second names
+	$(if $(wildcard $(PY)),$(PY),python3) scripts/link_plugins.py --compat --remove
+
+demo: $(VENV)/.requirements isolated ## Train on 1,797 handwritten digits and classify the held-out ones (2 minutes)
+	$(PY) scripts/link_plugins.py --home build/home
+	$(ISOLATED) $(PY) examples/demo.py
+
+test: $(VENV)/.requirements-dev isolated ## Run all tests
+	$(ISOLATED) $(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.requirements-dev ## Check format, style and types
+	$(PY) -m ruff format --check $(SOURCES)
+	$(PY) -m ruff check $(SOURCES)
+	$(PY) -m mypy
+
+format: $(VENV)/.requirements-dev ## Lay out the code as lint wants it
+	$(PY) -m ruff check --select I --fix $(SOURCES)
+	$(PY) -m ruff format $(SOURCES)
+
+bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (a quiet machine, half an hour)
+	$(PY) scripts/link_plugins.py --home build/home
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
+
+soak: $(VENV)/.requirements-dev isolated ## Run for hours and watch memory, threads and files
+	$(PY) scripts/link_plugins.py --home build/home
+	$(ISOLATED) $(PY) scripts/soak.py $(ARGS)
+
+dist: ## Pack one zip a plugin, as the hub installs it, into dist/
+	$(if $(wildcard $(PY)),$(PY),python3) scripts/make_dist.py
+
+clean: ## Remove all that the other targets made, the environment included
+	rm -rf build demo dist $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: isolated
+isolated:
+	@mkdir -p build/tmp build/home
+
+$(VENV)/.requirements: requirements.txt infer_resnet/requirements.txt train_resnet/requirements.txt
+	sh scripts/make_venv.sh $(VENV) $(PY)
+	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
+	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
