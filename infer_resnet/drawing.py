@@ -1,23 +1,36 @@
-"""What is drawn on pictures: where texts go and how large they are. No engine and no pixels here."""
+"""What is drawn on pictures: where answers go, how large they are, and a picture with them."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from infer_resnet.predictor import ClassScore, Prediction
 
-#: Width of a character and height of a line of the engine's font, as shares of the font size (measured).
+Color = tuple[int, int, int]
+
+#: Width of a character, height of a line and height above the baseline of the engine's font, as shares of the font
+#: size (measured).
 _CHARACTER_WIDTH = 0.62
 _LINE_HEIGHT = 1.45
+_ASCENT = 0.95
 _MIN_FONT_SIZE = 8
+_MIN_BOLD_FONT_SIZE = 24
 #: Text is as high as this share of the image's short side.
 _TEXT_SHARE = 1 / 18
 _MAX_BOX_TEXT_SHARE = 1 / 28
 
 #: The engine puts a light, half transparent ground under texts: only dark text is readable on it.
 TEXT_COLOR = (16, 16, 16)
+
+
+_GROUND_COLOR = (236, 236, 236, 215)
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,16 @@ class TextLine:
     left: float
     top: float
     font_size: int
+
+    @property
+    def baseline(self) -> float:
+        """Where the engine wants the text: it draws upwards from there."""
+        return self.top + self.font_size * _ASCENT
+
+    @property
+    def is_bold(self) -> bool:
+        """Whether the engine's one-pixel strokes would be too thin at this size."""
+        return self.font_size >= _MIN_BOLD_FONT_SIZE
 
 
 def format_score(score: ClassScore | Prediction) -> str:
@@ -66,18 +89,64 @@ def lay_out_box_label(prediction: Prediction, height: int, width: int) -> TextLi
     return TextLine(text, text_left, min(text_top, max(0.0, height - line_height)), font_size)
 
 
+def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Sequence[Color]) -> np.ndarray:
+    """Draw answers on a copy of an image.
+
+    Args:
+        image: RGB, (height, width, 3) uint8.
+        predictions: One for the whole image, or one a box.
+        colors: Of the outlines, one a prediction.
+
+    Returns:
+        RGB, (height, width, 3) uint8.
+    """
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    lines = []
+    for prediction, color in zip(predictions, colors, strict=True):
+        if prediction.box is None:
+            lines += lay_out_top_k(prediction, height, width)
+        else:
+            left, top, box_width, box_height = prediction.box
+            corners = (left, top, left + box_width, top + box_height)
+            pen.rectangle(corners, outline=color, width=get_line_width(height, width))
+            lines.append(lay_out_box_label(prediction, height, width))
+    for line in lines:
+        _draw_line(pen, line)
+    return np.array(picture)
+
+
+def _draw_line(pen: ImageDraw.ImageDraw, line: TextLine) -> None:
+    font = _load_font(line.font_size)
+    padding = 0.3 * line.font_size
+    right = line.left + pen.textlength(line.text, font) + 2 * padding
+    corners = (line.left, line.top, right, line.top + line.font_size * _LINE_HEIGHT - 1)
+    pen.rounded_rectangle(corners, radius=padding, fill=_GROUND_COLOR)
+    middle = line.top + line.font_size * _LINE_HEIGHT / 2
+    pen.text((line.left + padding, middle), line.text, fill=TEXT_COLOR, font=font, anchor="lm")
+
+
+@lru_cache(maxsize=16)
+def _load_font(size: int) -> ImageFont.FreeTypeFont:
+    """Load matplotlib's own copy of DejaVu Sans: it is there on every system, with most of the world's letters."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def get_line_width(height: int, width: int) -> int:
     """Return the thickness in pixels of outlines on an image of that size."""
     return max(1, round(min(height, width) / 240))
 
 
-def make_colors(count: int) -> list[list[int]]:
-    """Return distinct colours, one a class, as the engine wants them: lists of red, green, blue."""
-    colors = []
+def make_colors(count: int) -> list[Color]:
+    """Return distinct colours, one a class: red, green, blue, 0..255."""
+    colors: list[Color] = []
     for index in range(count):
         # Steps of the golden ratio spread any number of hues evenly.
         red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1, 0.85, 0.9)
-        colors.append([round(255 * red), round(255 * green), round(255 * blue)])
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colors
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from infer_resnet.boxes import Box
-    from infer_resnet.drawing import TextLine
+    from infer_resnet.drawing import Color, TextLine
     from infer_resnet.predictor import AnswerOptions, Prediction, Predictor
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         self._loader: Any = None
         self._smoother: Any = None
         self._names: tuple[str, ...] = ()
+        self._colors: list[Color] = []
         self._is_logged = ""
         self._predictions: list[Prediction] = []
 
@@ -75,6 +76,20 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
         predictor = self._load(self._get_values())
         return describe(self._loader.model, predictor)
+
+    def get_image_with_graphics(self) -> np.ndarray:
+        """Return the last image with the answers drawn on it, (height, width, 3) uint8 RGB.
+
+        The engine's own version draws strokes of one pixel whatever the size of the image, and no letters beyond ASCII.
+
+        Raises:
+            ValueError: There is no image.
+        """
+        from infer_resnet.drawing import annotate
+        from infer_resnet.images import to_rgb
+
+        colors = [self._get_color(prediction) for prediction in self._predictions]
+        return annotate(to_rgb(self._get_image()), self._predictions, colors)
 
     def reset_smoothing(self) -> None:
         """Forget the frames that `smoothing` has averaged so far."""
@@ -151,7 +166,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         names = (*predictor.classes, UNKNOWN) if has_unknown else predictor.classes
         if names != self._names:
             self.set_names(list(names))
-            self.set_colors(make_colors(len(names)))
+            self._colors = make_colors(len(names))
+            self.set_colors([list(color) for color in self._colors])
             self._names = names
 
     def _clear_outputs(self) -> None:
@@ -217,23 +233,21 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         """Replace the engine's texts by ones that fit the image, and its table by one that says more."""
         from infer_resnet.drawing import lay_out_box_label, lay_out_top_k
 
-        graphics = self.get_output(_GRAPHICS)
-        graphics.clear_data()
-        if self._predictions and self._predictions[0].box is None:
-            for line in lay_out_top_k(self._predictions[0], *size):
+        is_whole = bool(self._predictions) and self._predictions[0].box is None
+        for graphics in (self.get_output(_GRAPHICS), self.get_output(_DETECTIONS).get_graphics_io()):
+            graphics.clear_data()
+            if is_whole:
+                lines = lay_out_top_k(self._predictions[0], *size)
+            else:
+                lines = [lay_out_box_label(prediction, *size) for prediction in self._predictions]
+                for prediction in self._predictions:
+                    _add_box(graphics, prediction, self._get_color(prediction), size)
+            for line in lines:
                 _add_text(graphics, line)
-        else:
-            colors = self._get_colors()
-            for prediction in self._predictions:
-                _add_box(graphics, prediction, colors[prediction.index % len(self._names)], size)
-            for prediction in self._predictions:
-                _add_text(graphics, lay_out_box_label(prediction, *size))
         self._fill_table()
 
-    def _get_colors(self) -> Sequence[list[int]]:
-        from infer_resnet.drawing import make_colors
-
-        return make_colors(len(self._names))
+    def _get_color(self, prediction: Prediction) -> Color:
+        return self._colors[prediction.index % len(self._colors)]
 
     def _fill_table(self) -> None:
         table = self.get_output(_TABLE)
@@ -283,10 +297,11 @@ def _add_text(graphics: Any, line: TextLine) -> None:
     style = core.GraphicsTextProperty()
     style.font_size = line.font_size
     style.color = list(TEXT_COLOR)
-    graphics.add_text(line.text, line.left, line.top, style)
+    style.bold = line.is_bold
+    graphics.add_text(line.text, line.left, line.baseline, style)
 
 
-def _add_box(graphics: Any, prediction: Prediction, color: list[int], size: tuple[int, int]) -> None:
+def _add_box(graphics: Any, prediction: Prediction, color: Color, size: tuple[int, int]) -> None:
     from infer_resnet.drawing import get_line_width
 
     assert prediction.box is not None
