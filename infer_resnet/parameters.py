@@ -28,7 +28,7 @@ class InferParameters(Parameters):
         "",
         "Weights file",
         "Your own model: a file or run folder of train_resnet, or a state dict; empty means ImageNet.",
-        path="file",
+        path="file or folder",
         suffixes=WEIGHTS_SUFFIXES,
         expected="a path of a file or run folder",
     )

@@ -49,7 +49,7 @@ def parameter(
         description: One or two sentences, for tooltips and the README table.
         group: Box of the form in which it stands.
         is_advanced: Folded away until asked for.
-        path: "file" or "folder" where the value is a path, else empty.
+        path: "file", "folder", or "file or folder" where the value is a path, else empty.
         suffixes: File name endings that a file picker offers.
         expected: What a valid value is, where the type and bounds do not say it.
         step: Increment of a spin box.

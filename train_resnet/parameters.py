@@ -18,7 +18,8 @@ class TrainParameters(Parameters):
         "Data set",
         "Folder of class folders, or a CSV/TSV file (path,label[,split]); used where no data set is connected.",
         group="Data",
-        path="folder",
+        path="file or folder",
+        suffixes=(".csv", ".tsv"),
         expected="a path of a folder or of a CSV/TSV file",
     )
     val_split: float = parameter(
@@ -75,7 +76,7 @@ class TrainParameters(Parameters):
         "",
         "Start from file",
         "Start from these weights instead of ImageNet's; a head for other classes is made anew.",
-        path="file",
+        path="file or folder",
         suffixes=(".safetensors", ".pth", ".pt"),
         expected="a path of a weights file or run folder",
     )
@@ -88,7 +89,7 @@ class TrainParameters(Parameters):
     epochs: int = parameter(15, "Epochs", "Passes over the training images.", group="Optimisation", ge=1, le=10000)
     batch_size: int = parameter(8, "Batch size", "Images a step.", group="Optimisation", ge=1, le=4096)
     learning_rate: float = parameter(
-        0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.001
+        0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.0001
     )
     momentum: float = parameter(
         0.9, "Momentum", "Momentum of SGD; the first beta of AdamW.", group="Optimisation", ge=0, lt=1, step=0.05
