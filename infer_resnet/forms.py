@@ -1,0 +1,327 @@
+"""A Qt form from any `Parameters` class, for the parameter panel of Ikomia Studio."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ikomia import core
+from ikomia.utils import qtconversion
+
+from infer_resnet.adapter import ParametersAdapter
+from infer_resnet.schema import ParameterError, Parameters, describe_constraint, get_form
+
+try:
+    from PyQt6.QtCore import QEvent, QObject, Qt
+    from PyQt6.QtWidgets import (
+        QApplication,
+        QGridLayout,
+        QGroupBox,
+        QLabel,
+        QPushButton,
+        QToolButton,
+        QVBoxLayout,
+        QWidget,
+    )
+
+    from infer_resnet.form_fields import Field, make_field
+except ImportError as error:
+    raise ImportError(
+        f"infer_resnet, train_resnet: the forms need PyQt6 ({error}); everything else works without it. "
+        "To open them: pip install PyQt6==6.2.3 PyQt6-Qt6==6.2.4 (newer ones clash with the Qt 6.2 inside ikomia)"
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+#: Readable on light and on dark themes.
+_NOTE_STYLE = {"hint": "color: #808080;", "warning": "color: #b26a00;", "error": "color: #d32f2f;"}
+_WRONG_FIELD_STYLE = (
+    "QLineEdit, QComboBox, QAbstractSpinBox, QCheckBox { background-color: #fdecea; color: #b71c1c; }"
+)
+
+#: From the parameters in the form to a sentence about one of them; empty where there is nothing to say.
+Remark = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class FieldRules:
+    """What a plugin's form says about its fields besides their declarations, by parameter name.
+
+    Attributes:
+        unused: Why a parameter has no effect as things stand; its field is then disabled.
+        warnings: What will go wrong on this machine; Apply works all the same.
+        hints: What is worth knowing.
+    """
+
+    unused: Mapping[str, Remark] = field(default_factory=dict)
+    warnings: Mapping[str, Remark] = field(default_factory=dict)
+    hints: Mapping[str, Remark] = field(default_factory=dict)
+
+
+class ParametersWidget(core.CWorkflowTaskWidget):
+    """The engine's parameter panel: a scrolling area, which holds our form, and the engine's Apply button.
+
+    Args:
+        param: The task's parameters, which Apply changes.
+        rules: What the form says about its fields.
+
+    Raises:
+        RuntimeError: No Qt application is running.
+    """
+
+    def __init__(self, param: ParametersAdapter, rules: FieldRules) -> None:
+        if not isinstance(QApplication.instance(), QApplication):
+            # Qt would end the whole process at the first widget.
+            raise RuntimeError(
+                f"{param.values.plugin}: a form needs a running Qt application, and there is none; "
+                "open it in Ikomia Studio, or use set_parameters instead"
+            )
+        super().__init__(None)
+        self.param = param
+        self.form = ParametersForm(param.values, rules)
+        self.layout = QVBoxLayout()  # Kept: the engine takes an address, not a reference.
+        self.layout.addWidget(self.form)
+        self.set_layout(qtconversion.PyQtToQt(self.layout))
+
+    def on_apply(self) -> None:
+        """Put the form's values in force (called by the engine); nothing changes while one is wrong."""
+        values = self.form.accept()
+        if values is not None:
+            self.param.values = values
+            self.emit_apply(self.param)
+
+    def on_parameters_changed(self) -> None:
+        """Show values that the task changed by itself (called by the engine)."""
+        self.form.show_values(self.param.values)
+
+
+def check_texts(texts: Mapping[str, str], parameters: type[Parameters]) -> tuple[Parameters, dict[str, str]]:
+    """Parse what stands in the fields.
+
+    Returns:
+        The parameters, wrong ones at their defaults, and one sentence for each wrong one.
+    """
+    values, errors = parameters(), {}
+    for name, text in texts.items():
+        try:
+            values = values.updated({name: text})
+        except ParameterError as error:
+            errors[name] = str(error)
+    return values, errors
+
+
+class ParametersForm(QWidget):
+    """All parameters of a plugin in groups, rare ones folded away, checked at every key stroke."""
+
+    def __init__(self, values: Parameters, rules: FieldRules = FieldRules()) -> None:  # noqa: B008 (immutable)
+        super().__init__()
+        self._parameters = type(values)
+        self._rules = rules
+        self._rows: dict[str, _Row] = {}
+        self._folds: dict[str, QToolButton] = {}
+        self._is_filling = False
+        self._summary = _make_note()
+        self._build()
+        self.show_values(values)
+
+    def get_field(self, name: str) -> Field:
+        """Return the field of a parameter."""
+        return self._rows[name].field
+
+    def get_note(self, name: str) -> str:
+        """Return the sentence shown under a field, empty where there is none."""
+        return self._rows[name].note.text()
+
+    def get_errors(self) -> list[str]:
+        """Return why Apply would be refused: a sentence for each wrong value, else for a contradiction."""
+        values, errors = check_texts(self._read_texts(), self._parameters)
+        return list(errors.values()) or [message for message in [_find_contradiction(values)] if message]
+
+    def show_values(self, values: Parameters) -> None:
+        """Fill in all fields; groups with a rare parameter that is not at its default are unfolded."""
+        self._is_filling = True
+        try:
+            for name, text in values.to_strings().items():
+                self._rows[name].field.write(text)
+        finally:
+            self._is_filling = False
+        defaults = self._parameters().to_strings()
+        for name, text in values.to_strings().items():
+            if text != defaults[name]:
+                self._unfold(name)
+        self._refresh()
+
+    def accept(self) -> Parameters | None:
+        """Return the parameters in the form, or None after showing what is wrong with them."""
+        errors = self.get_errors()
+        if errors:
+            for row_name, row in self._rows.items():
+                if row.is_wrong:
+                    self._unfold(row_name)
+            next((row.field.widget.setFocus() for row in self._rows.values() if row.is_wrong), None)
+            self._show_summary("Not applied. " + errors[0])
+            logger.error("%s", errors[0])
+            return None
+        values, _ = check_texts(self._read_texts(), self._parameters)
+        self.show_values(values)
+        return values
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Keep the wheel for scrolling: it changes a value only where the field has the focus."""
+        if event is not None and event.type() == QEvent.Type.Wheel and not watched.hasFocus():  # type: ignore
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        groups: dict[str, list[str]] = {}
+        for name, declaration in self._parameters.model_fields.items():
+            row = self._rows[name] = _Row(name, make_field(declaration), self._parameters)
+            row.field.changed.connect(self._refresh)
+            row.field.widget.installEventFilter(self)
+            groups.setdefault(get_form(declaration)["group"], []).append(name)
+        label_width = max(row.label.sizeHint().width() for row in self._rows.values())
+        for title, names in groups.items():
+            layout.addWidget(self._build_group(title, names, label_width))
+        layout.addWidget(self._summary)
+        defaults_button = QPushButton("Restore defaults")
+        defaults_button.setToolTip("Fill in every field with its default; nothing changes until Apply.")
+        defaults_button.clicked.connect(lambda: self.show_values(self._parameters()))
+        layout.addWidget(defaults_button, alignment=Qt.AlignmentFlag.AlignRight)
+        layout.addStretch(1)
+
+    def _build_group(self, title: str, names: list[str], label_width: int) -> QGroupBox:
+        """Lay out the frequent parameters, a button, and below it the rare ones that it unfolds."""
+        box = QGroupBox(title)
+        grid = QGridLayout(box)
+        grid.setColumnMinimumWidth(0, label_width)
+        grid.setColumnStretch(1, 1)
+        is_rare = {name: get_form(self._parameters.model_fields[name])["is_advanced"] for name in names}
+        for name in (name for name in names if not is_rare[name]):
+            self._rows[name].add_to(grid)
+        rare = [name for name in names if is_rare[name]]
+        if rare:
+            fold = _make_fold([self._parameters.model_fields[name].title or name for name in rare])
+            grid.addWidget(fold, grid.rowCount(), 0, 1, 2)
+            for name in rare:
+                self._folds[name] = fold
+                self._rows[name].add_to(grid)
+                self._rows[name].set_shown(False)
+                fold.toggled.connect(self._rows[name].set_shown)
+        return box
+
+    def _unfold(self, name: str) -> None:
+        if name in self._folds:
+            self._folds[name].setChecked(True)
+
+    def _read_texts(self) -> dict[str, str]:
+        return {name: row.field.read() for name, row in self._rows.items()}
+
+    def _refresh(self) -> None:
+        """Show beside each field what is to be said about it now."""
+        if self._is_filling:
+            return
+        values, errors = check_texts(self._read_texts(), self._parameters)
+        contradiction = "" if errors else _find_contradiction(values)
+        for name, row in self._rows.items():
+            if name in errors:
+                row.show_state("error", errors[name])
+            else:
+                row.show_state(*self._describe(name, values), is_contradicted=f"'{name}'" in contradiction)
+        self._show_summary(contradiction)
+
+    def _describe(self, name: str, values: Parameters) -> tuple[str, str]:
+        rules = {"unused": self._rules.unused, "warning": self._rules.warnings, "hint": self._rules.hints}
+        for kind, remarks in rules.items():
+            sentence = remarks[name](values) if name in remarks else ""
+            if sentence:
+                return kind, sentence
+        return "hint", ""
+
+    def _show_summary(self, sentence: str) -> None:
+        _show_note(self._summary, "error", sentence)
+
+
+class _Row:
+    """A label, a field, and a note below the field that is there only while it says something."""
+
+    def __init__(self, name: str, field: Field, parameters: type[Parameters]) -> None:
+        declaration = parameters.model_fields[name]
+        self.field = field
+        self.is_wrong = False
+        self.note = _make_note()
+        self.label = QLabel(declaration.title)
+        self.label.setBuddy(field.widget)
+        self.label.setMinimumHeight(field.widget.sizeHint().height())
+        self._cell = QWidget()
+        column = QVBoxLayout(self._cell)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addWidget(field.widget)
+        column.addWidget(self.note)
+        description, constraint = html.escape(declaration.description or ""), html.escape(describe_constraint(declaration))
+        tooltip = f"<p>{description}</p><p><code>{name}</code>: {constraint}</p>"
+        for widget in (self.label, field.widget):
+            widget.setToolTip(tooltip)
+        field.widget.setObjectName(name)
+        field.widget.setAccessibleName(declaration.title)
+
+    def add_to(self, grid: QGridLayout) -> None:
+        row = grid.rowCount()
+        grid.addWidget(self.label, row, 0, Qt.AlignmentFlag.AlignTop)
+        grid.addWidget(self._cell, row, 1)
+
+    def set_shown(self, is_shown: bool) -> None:
+        self.label.setVisible(is_shown)
+        self._cell.setVisible(is_shown)
+
+    def show_state(self, kind: str, sentence: str, is_contradicted: bool = False) -> None:
+        """Show a note of a kind; a field that is wrong or part of a contradiction is red and never disabled."""
+        self.is_wrong = kind == "error" or is_contradicted
+        self.field.widget.setStyleSheet(_WRONG_FIELD_STYLE if self.is_wrong else "")
+        is_enabled = kind != "unused" or self.is_wrong
+        self.field.widget.setEnabled(is_enabled)
+        self.label.setEnabled(is_enabled)
+        _show_note(self.note, "hint" if kind == "unused" else kind, sentence)
+
+
+def _find_contradiction(values: Parameters) -> str:
+    try:
+        values.check_consistency()
+    except ParameterError as error:
+        return str(error)
+    return ""
+
+
+def _make_note() -> QLabel:
+    note = QLabel()
+    note.setWordWrap(True)
+    note.setTextFormat(Qt.TextFormat.PlainText)
+    note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    note.hide()
+    return note
+
+
+def _show_note(note: QLabel, kind: str, sentence: str) -> None:
+    note.setStyleSheet(_NOTE_STYLE[kind])
+    note.setText(sentence)
+    note.setVisible(bool(sentence))
+
+
+def _make_fold(titles: list[str]) -> QToolButton:
+    button = QToolButton()
+    button.setText("More")
+    button.setToolTip(", ".join(titles))
+    button.setCheckable(True)
+    button.setAutoRaise(True)
+    button.setArrowType(Qt.ArrowType.RightArrow)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.toggled.connect(
+        lambda is_open: button.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+    )
+    return button

@@ -1,0 +1,69 @@
+"""The form of train_resnet in Ikomia Studio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ikomia import core, dataprocess
+
+from infer_resnet.files import resolve_path
+from train_resnet.parameters import TrainParameters
+
+if TYPE_CHECKING:
+    from infer_resnet.adapter import ParametersAdapter
+
+
+class TrainResnetWidgetFactory(dataprocess.CWidgetFactory):
+    """Makes the form; the engine finds it by the task's name."""
+
+    def __init__(self) -> None:
+        dataprocess.CWidgetFactory.__init__(self)
+        self.name = "train_resnet"
+
+    def create(self, param: ParametersAdapter) -> core.CWorkflowTaskWidget:
+        """Make the form of a task (called by the engine).
+
+        Raises:
+            ImportError: PyQt6 is missing.
+            RuntimeError: No Qt application is running.
+        """
+        from infer_resnet.forms import FieldRules, ParametersWidget
+
+        return ParametersWidget(param, FieldRules(UNUSED, WARNINGS))
+
+
+def explain_use_pretrained(values: TrainParameters) -> str:
+    """Say that a file takes the place of ImageNet's weights."""
+    return "Not used: training starts from the file below." if values.model_weight_file else ""
+
+
+def explain_cached_views(values: TrainParameters) -> str:
+    """Say when there are no features to cache, or only one view of each image."""
+    if not values.feature_extract:
+        return "Not used: the whole network is trained."
+    return "Not used: without augmentation there is one view." if values.augmentation == "none" else ""
+
+
+def explain_small_input_stem(values: TrainParameters) -> str:
+    """Say that ImageNet weights do not have this stem."""
+    if values.use_pretrained and not values.model_weight_file and not values.small_input_stem:
+        return "Not with ImageNet weights."
+    return ""
+
+
+def warn_of_missing(name: str, values: TrainParameters) -> str:
+    """Say that a path to read from is not there."""
+    text = getattr(values, name)
+    return f"There is no '{resolve_path(text)}' on this machine." if text and not resolve_path(text).exists() else ""
+
+
+UNUSED = {
+    "use_pretrained": explain_use_pretrained,
+    "small_input_stem": explain_small_input_stem,
+    "cached_views": explain_cached_views,
+}
+WARNINGS = {
+    "dataset_folder": lambda values: warn_of_missing("dataset_folder", values),
+    "model_weight_file": lambda values: warn_of_missing("model_weight_file", values),
+    "resume_from": lambda values: warn_of_missing("resume_from", values),
+}
