@@ -194,6 +194,7 @@ def _collect(data: ReportData) -> dict[str, Any]:
         {**row, **{split: counts[index] for split, counts in data.counts.items()}}
         for index, row in enumerate(data.metrics["per_class"])
     ]
+    sizes = [{"name": row["name"], "count": row["train"]} for row in rows]
     if len(rows) > _MAX_CLASS_ROWS:
         rows = sorted(rows, key=lambda row: row["f1"])[:_MAX_CLASS_ROWS]
     findings = {key: value for key, value in data.findings.items() if isinstance(value, (list, tuple)) and value}
@@ -204,6 +205,9 @@ def _collect(data: ReportData) -> dict[str, Any]:
         "dataset_name": Path(data.dataset_path).name or data.dataset_path,
         "totals": {split: sum(counts) for split, counts in data.counts.items()},
         "class_rows": rows,
+        "smallest": min(sizes, key=lambda size: size["count"]),
+        "largest": max(sizes, key=lambda size: size["count"]),
+        "timings": {name: format_duration(seconds) for name, seconds in data.timings.items()},
         "confusions": data.metrics["top_confusions"][:_MAX_CONFUSIONS],
         "confidence_gap": _compute_confidence_gap(data.metrics),
         "findings": findings,
