@@ -1,0 +1,135 @@
+"""Views: what the network sees of an image file, plain as at inference or augmented for one epoch.
+
+Augmented views are made from a reduced form of the image, whether that form is kept in memory or made anew, so
+keeping has no influence on the result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from infer_resnet.images import read_image
+from infer_resnet.preprocessing import Preprocessing
+from train_resnet.augmentation import augment_basic, augment_strong, make_view_generator, resize
+
+#: Short side of the reduced form, in multiples of the plain view's: a part of 0.35 of the area is then 0.74 of the
+#: view's side, and a photograph of 500x375 pixels is reduced to 290 for an input of 224.
+_REDUCED_SCALE = 1.25
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How images are read and augmented.
+
+    Attributes:
+        augmentation: none, basic or strong.
+        seed: Start of every random draw.
+        num_workers: Processes that read; 0 reads in threads of this process. No influence on the images.
+        memory_bound_mb: Megabytes of decoded and reduced images that are kept. No influence on the images.
+        max_megapixels: Larger images are refused.
+    """
+
+    augmentation: str = "basic"
+    seed: int = 0
+    num_workers: int = 0
+    memory_bound_mb: int = 1024
+    max_megapixels: float = 500
+
+
+class ViewMaker:
+    """Makes views of a list of image files, from several threads if need be.
+
+    Args:
+        paths: The files.
+        preprocessing: What plain views go through, and of what size views are.
+        settings: How files are read and augmented.
+    """
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing, settings: LoaderSettings) -> None:
+        self._paths = paths
+        self._preprocessing = preprocessing
+        self._settings = settings
+        self._kept: dict[tuple[str, int], np.ndarray] = {}
+        self._free_bytes = settings.memory_bound_mb * 1_000_000
+        self._lock = threading.Lock()
+
+    def make(self, index: int, epoch: int | None) -> np.ndarray:
+        """Return one view of one image.
+
+        Args:
+            index: Position of the file in the list.
+            epoch: Whose augmentation; None for the plain view.
+
+        Returns:
+            (3, input_size, input_size) uint8; not to be written to.
+
+        Raises:
+            ImageError: The file cannot be read.
+        """
+        if epoch is None or self._settings.augmentation == "none":
+            return self._make_plain(index)
+        size = self._preprocessing.input_size
+        reduced = torch.from_numpy(self._reduce(index)).permute(2, 0, 1)  # (3, H, W), channels last in memory
+        draws = make_view_generator(self._settings.seed, epoch, index)
+        if self._settings.augmentation == "basic":
+            return augment_basic(reduced, size, draws).numpy()
+        red, green, blue = (round(255 * value) for value in self._preprocessing.mean)
+        return augment_strong(reduced, size, draws, (red, green, blue)).numpy()
+
+    def _make_plain(self, index: int) -> np.ndarray:
+        view = self._kept.get(("plain", index))
+        if view is None:
+            view = self._preprocessing.prepare(self._read(index)).numpy()
+            self._keep(("plain", index), view)
+        return view
+
+    def _reduce(self, index: int) -> np.ndarray:
+        """Return the form of an image from which augmented views are made, (H, W, 3) uint8.
+
+        It shows what the resize mode shows at inference, but uncut: the whole image, squashed or padded if so asked.
+        """
+        reduced = self._kept.get(("reduced", index))
+        if reduced is None:
+            image = self._read(index)
+            if self._preprocessing.resize_mode == "crop":
+                reduced = _fit_short_side(image, round(self._preprocessing.resize_size * _REDUCED_SCALE))
+            else:
+                larger = self._preprocessing.at_size(round(self._preprocessing.input_size * _REDUCED_SCALE))
+                reduced = np.ascontiguousarray(larger.prepare(image).permute(1, 2, 0).numpy())
+            self._keep(("reduced", index), reduced)
+        return reduced
+
+    def _read(self, index: int) -> np.ndarray:
+        return read_image(self._paths[index], self._settings.max_megapixels)
+
+    def _keep(self, key: tuple[str, int], image: np.ndarray) -> None:
+        """Keep an image while there is room; the first come stay, since every epoch asks for each once."""
+        with self._lock:
+            if key not in self._kept and image.nbytes <= self._free_bytes:
+                self._kept[key] = image
+                self._free_bytes -= image.nbytes
+
+
+def _fit_short_side(image: np.ndarray, length: int) -> np.ndarray:
+    """Return a copy of an (H, W, 3) uint8 image whose short side is at most `length`.
+
+    Images of more than four times that length are first averaged over squares of pixels, which bounds time and memory.
+    """
+    short = min(image.shape[:2])
+    if short >= 4 * length:
+        image = np.asarray(Image.fromarray(image).reduce(short // (2 * length)))
+        short = min(image.shape[:2])
+    image = np.array(image, order="C")
+    if short <= length:
+        return image
+    height, width = (max(length, round(side * length / short)) for side in image.shape[:2])
+    return np.ascontiguousarray(
+        resize(torch.from_numpy(image).permute(2, 0, 1), height, width).permute(1, 2, 0).numpy()
+    )
