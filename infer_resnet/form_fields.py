@@ -45,6 +45,11 @@ class Field:
     changed: Any
 
 
+def connect(signal: Any, slot: Callable[..., Any]) -> None:
+    """Call `slot` at each `signal`; PyQt6's own annotations declare signals as methods without `connect`."""
+    signal.connect(slot)
+
+
 def make_field(declaration: FieldInfo) -> Field:
     """Make the field that suits a declaration."""
     form = get_form(declaration)
@@ -74,8 +79,8 @@ class NumberBox(QAbstractSpinBox):
         super().__init__()
         self._low, self._high = get_bounds(declaration)
         self._step = get_form(declaration)["step"] or 1
-        self._number: type = declaration.annotation or float
-        self._adapter: TypeAdapter[Any] = TypeAdapter(Annotated[self._number, declaration])
+        self._number: Any = declaration.annotation
+        self._adapter: TypeAdapter[Any] = TypeAdapter(Annotated[self._number, declaration])  # type: ignore[arg-type]
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def minimum(self) -> float | None:
@@ -158,7 +163,7 @@ def _make_path(declaration: FieldInfo) -> Field:
         button.setObjectName(f"choose_{kind}")
         button.setIcon(widget.style().standardIcon(icons[kind]))
         button.setToolTip(f"Choose a {kind}")
-        button.clicked.connect(partial(_fill_in_choice, edit, choosers[kind]))
+        connect(button.clicked, partial(_fill_in_choice, edit, choosers[kind]))
         row.addWidget(button)
     widget.setFocusProxy(edit)
     return Field(widget, edit.text, partial(_write_path, edit), edit.textChanged)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from ikomia import core
 from ikomia.utils import qtconversion
 
 from infer_resnet.adapter import ParametersAdapter
-from infer_resnet.schema import ParameterError, Parameters, describe_constraint, get_form
+from infer_resnet.schema import ParameterError, Parameters, get_form
 
 try:
     from PyQt6.QtCore import QEvent, QObject, Qt
@@ -20,14 +19,14 @@ try:
         QApplication,
         QGridLayout,
         QGroupBox,
-        QLabel,
         QPushButton,
         QToolButton,
         QVBoxLayout,
         QWidget,
     )
 
-    from infer_resnet.form_fields import Field, make_field
+    from infer_resnet.form_fields import Field, connect, make_field
+    from infer_resnet.form_rows import Note, Row, make_fold
 except ImportError as error:
     raise ImportError(
         f"infer_resnet, train_resnet: the forms need PyQt6 ({error}); everything else works without it. "
@@ -35,12 +34,6 @@ except ImportError as error:
     ) from error
 
 logger = logging.getLogger(__name__)
-
-#: Readable on light and on dark themes.
-_NOTE_STYLE = {"hint": "color: #808080;", "warning": "color: #b26a00;", "error": "color: #d32f2f;"}
-_WRONG_FIELD_STYLE = (
-    "QLineEdit, QComboBox, QAbstractSpinBox, QCheckBox { background-color: #fdecea; color: #b71c1c; }"
-)
 
 #: From the parameters in the form to a sentence about one of them; empty where there is nothing to say.
 Remark = Callable[[Any], str]
@@ -116,14 +109,14 @@ def check_texts(texts: Mapping[str, str], parameters: type[Parameters]) -> tuple
 class ParametersForm(QWidget):
     """All parameters of a plugin in groups, rare ones folded away, checked at every key stroke."""
 
-    def __init__(self, values: Parameters, rules: FieldRules = FieldRules()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, values: Parameters, rules: FieldRules = FieldRules()) -> None:
         super().__init__()
         self._parameters = type(values)
         self._rules = rules
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._folds: dict[str, QToolButton] = {}
         self._is_filling = False
-        self._summary = _make_note()
+        self._summary = Note()
         self._build()
         self.show_values(values)
 
@@ -158,20 +151,17 @@ class ParametersForm(QWidget):
         """Return the parameters in the form, or None after showing what is wrong with them."""
         errors = self.get_errors()
         if errors:
-            for row_name, row in self._rows.items():
-                if row.is_wrong:
-                    self._unfold(row_name)
-            next((row.field.widget.setFocus() for row in self._rows.values() if row.is_wrong), None)
-            self._show_summary("Not applied. " + errors[0])
+            self._show_wrong_fields()
+            self._summary.say("error", "Not applied. " + errors[0])
             logger.error("%s", errors[0])
             return None
         values, _ = check_texts(self._read_texts(), self._parameters)
         self.show_values(values)
         return values
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Keep the wheel for scrolling: it changes a value only where the field has the focus."""
-        if event is not None and event.type() == QEvent.Type.Wheel and not watched.hasFocus():  # type: ignore
+        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
             event.ignore()
             return True
         return super().eventFilter(watched, event)
@@ -181,8 +171,8 @@ class ParametersForm(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         groups: dict[str, list[str]] = {}
         for name, declaration in self._parameters.model_fields.items():
-            row = self._rows[name] = _Row(name, make_field(declaration), self._parameters)
-            row.field.changed.connect(self._refresh)
+            row = self._rows[name] = Row(name, make_field(declaration), self._parameters)
+            connect(row.field.changed, self._refresh)
             row.field.widget.installEventFilter(self)
             groups.setdefault(get_form(declaration)["group"], []).append(name)
         label_width = max(row.label.sizeHint().width() for row in self._rows.values())
@@ -191,7 +181,7 @@ class ParametersForm(QWidget):
         layout.addWidget(self._summary)
         defaults_button = QPushButton("Restore defaults")
         defaults_button.setToolTip("Fill in every field with its default; nothing changes until Apply.")
-        defaults_button.clicked.connect(lambda: self.show_values(self._parameters()))
+        connect(defaults_button.clicked, lambda: self.show_values(self._parameters()))
         layout.addWidget(defaults_button, alignment=Qt.AlignmentFlag.AlignRight)
         layout.addStretch(1)
 
@@ -206,18 +196,25 @@ class ParametersForm(QWidget):
             self._rows[name].add_to(grid)
         rare = [name for name in names if is_rare[name]]
         if rare:
-            fold = _make_fold([self._parameters.model_fields[name].title or name for name in rare])
+            fold = make_fold([self._parameters.model_fields[name].title or name for name in rare])
             grid.addWidget(fold, grid.rowCount(), 0, 1, 2)
             for name in rare:
                 self._folds[name] = fold
                 self._rows[name].add_to(grid)
                 self._rows[name].set_shown(False)
-                fold.toggled.connect(self._rows[name].set_shown)
+                connect(fold.toggled, self._rows[name].set_shown)
         return box
 
     def _unfold(self, name: str) -> None:
         if name in self._folds:
             self._folds[name].setChecked(True)
+
+    def _show_wrong_fields(self) -> None:
+        wrong = [name for name, row in self._rows.items() if row.is_wrong]
+        for name in wrong:
+            self._unfold(name)
+        if wrong:
+            self._rows[wrong[0]].field.widget.setFocus()
 
     def _read_texts(self) -> dict[str, str]:
         return {name: row.field.read() for name, row in self._rows.items()}
@@ -233,7 +230,7 @@ class ParametersForm(QWidget):
                 row.show_state("error", errors[name])
             else:
                 row.show_state(*self._describe(name, values), is_contradicted=f"'{name}'" in contradiction)
-        self._show_summary(contradiction)
+        self._summary.say("error", contradiction)
 
     def _describe(self, name: str, values: Parameters) -> tuple[str, str]:
         rules = {"unused": self._rules.unused, "warning": self._rules.warnings, "hint": self._rules.hints}
@@ -243,52 +240,6 @@ class ParametersForm(QWidget):
                 return kind, sentence
         return "hint", ""
 
-    def _show_summary(self, sentence: str) -> None:
-        _show_note(self._summary, "error", sentence)
-
-
-class _Row:
-    """A label, a field, and a note below the field that is there only while it says something."""
-
-    def __init__(self, name: str, field: Field, parameters: type[Parameters]) -> None:
-        declaration = parameters.model_fields[name]
-        self.field = field
-        self.is_wrong = False
-        self.note = _make_note()
-        self.label = QLabel(declaration.title)
-        self.label.setBuddy(field.widget)
-        self.label.setMinimumHeight(field.widget.sizeHint().height())
-        self._cell = QWidget()
-        column = QVBoxLayout(self._cell)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(field.widget)
-        column.addWidget(self.note)
-        description, constraint = html.escape(declaration.description or ""), html.escape(describe_constraint(declaration))
-        tooltip = f"<p>{description}</p><p><code>{name}</code>: {constraint}</p>"
-        for widget in (self.label, field.widget):
-            widget.setToolTip(tooltip)
-        field.widget.setObjectName(name)
-        field.widget.setAccessibleName(declaration.title)
-
-    def add_to(self, grid: QGridLayout) -> None:
-        row = grid.rowCount()
-        grid.addWidget(self.label, row, 0, Qt.AlignmentFlag.AlignTop)
-        grid.addWidget(self._cell, row, 1)
-
-    def set_shown(self, is_shown: bool) -> None:
-        self.label.setVisible(is_shown)
-        self._cell.setVisible(is_shown)
-
-    def show_state(self, kind: str, sentence: str, is_contradicted: bool = False) -> None:
-        """Show a note of a kind; a field that is wrong or part of a contradiction is red and never disabled."""
-        self.is_wrong = kind == "error" or is_contradicted
-        self.field.widget.setStyleSheet(_WRONG_FIELD_STYLE if self.is_wrong else "")
-        is_enabled = kind != "unused" or self.is_wrong
-        self.field.widget.setEnabled(is_enabled)
-        self.label.setEnabled(is_enabled)
-        _show_note(self.note, "hint" if kind == "unused" else kind, sentence)
-
 
 def _find_contradiction(values: Parameters) -> str:
     try:
@@ -296,32 +247,3 @@ def _find_contradiction(values: Parameters) -> str:
     except ParameterError as error:
         return str(error)
     return ""
-
-
-def _make_note() -> QLabel:
-    note = QLabel()
-    note.setWordWrap(True)
-    note.setTextFormat(Qt.TextFormat.PlainText)
-    note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    note.hide()
-    return note
-
-
-def _show_note(note: QLabel, kind: str, sentence: str) -> None:
-    note.setStyleSheet(_NOTE_STYLE[kind])
-    note.setText(sentence)
-    note.setVisible(bool(sentence))
-
-
-def _make_fold(titles: list[str]) -> QToolButton:
-    button = QToolButton()
-    button.setText("More")
-    button.setToolTip(", ".join(titles))
-    button.setCheckable(True)
-    button.setAutoRaise(True)
-    button.setArrowType(Qt.ArrowType.RightArrow)
-    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.toggled.connect(
-        lambda is_open: button.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
-    )
-    return button
