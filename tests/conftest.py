@@ -243,6 +243,89 @@ def _is_group_alive(group: int) -> bool:
     return True
 
 
+DETECTOR_PLUGIN = '''
+"""{name}: a detector that finds boxes where its parameter says."""
+
+from ikomia import core, dataprocess
+
+
+class IkomiaPlugin(dataprocess.CPluginProcessInterface):
+    def get_process_factory(self):
+        from {name}.{name}_process import DetectorFactory
+
+        return DetectorFactory()
+'''
+
+DETECTOR_PROCESS = '''
+"""Reports boxes given as shares of the image: `left top width height; ...`."""
+
+from ikomia import core, dataprocess
+
+
+class DetectorParam(core.CWorkflowTaskParam):
+    def __init__(self):
+        super().__init__()
+        self.boxes = "0.1 0.1 0.3 0.6; 0.5 0.2 0.4 0.7"
+
+    def get_values(self):
+        return {{"boxes": self.boxes}}
+
+    def set_values(self, values):
+        self.boxes = values["boxes"]
+
+
+class Detector(dataprocess.CObjectDetectionTask):
+    def __init__(self, name, param=None):
+        dataprocess.CObjectDetectionTask.__init__(self, name)
+        self.set_param_object(param or DetectorParam())
+
+    def run(self):
+        self.begin_task_run()
+        height, width = self.get_input(0).get_image().shape[:2]
+        self.set_names(["thing"])
+        boxes = [box.split() for box in self.get_param_object().boxes.split(";") if box.strip()]
+        for number, (left, top, box_width, box_height) in enumerate(boxes):
+            box = float(left) * width, float(top) * height, float(box_width) * width, float(box_height) * height
+            self.add_object(number, 0, 0.9, *box)
+        self.emit_step_progress()
+        self.end_task_run()
+
+
+class DetectorFactory(dataprocess.CTaskFactory):
+    def __init__(self):
+        dataprocess.CTaskFactory.__init__(self)
+        info = self.info
+        info.name = "{name}"
+        info.short_description = info.description = "Finds boxes where its parameter says"
+        info.authors = "ResNet for Ikomia contributors"
+        info.path = "Plugins/Python/Detection"
+        info.version = "1.0.0"
+        info.min_ikomia_version = "0.15.0"
+        info.license = "Apache-2.0"
+        info.keywords = "test"
+        info.algo_type = core.AlgoType.INFER
+        info.algo_tasks = "OBJECT_DETECTION"
+
+    def create(self, param=None):
+        return Detector(self.info.name, param)
+'''
+
+
+def write_detector(home: Path, name: str = "detect_boxes") -> None:
+    """Install a detector plugin of that name; its parameter `boxes` says what it finds (default: two boxes)."""
+    folder = home / "Ikomia" / "Plugins" / "Python" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.py").write_text(DETECTOR_PLUGIN.format(name=name), encoding="utf-8")
+    (folder / f"{name}_process.py").write_text(DETECTOR_PROCESS.format(name=name), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def detector(ikomia_root: Path) -> str:
+    """The name of an installed detector plugin, see `write_detector`."""
+    write_detector(ikomia_root.parent)
+    return "detect_boxes"
+
+
 # --- A server ---
 
 
@@ -350,6 +433,26 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
     write_checkpoint(path, initialize_model("resnet18", 3, seed=0).state_dict(), metadata)
     return path
+
+
+def write_imagenet_weights(home: Path, model_name: str) -> Path:
+    """Put seeded weights where torch keeps its downloads, under the name of torchvision's newest ones."""
+    import torch
+
+    from infer_resnet.architectures import ARCHITECTURES
+    from infer_resnet.model import initialize_model
+
+    path = home / ".cache" / "torch" / "hub" / "checkpoints" / ARCHITECTURES[model_name].get_weights().file_name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(initialize_model(model_name, 1000, seed=0).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights() -> Callable[[str], Path]:
+    """`imagenet_weights("resnet18")` makes the engine of this process find (seeded) ImageNet weights."""
+    return functools.partial(write_imagenet_weights, Path(os.environ["HOME"]))
 
 
 @pytest.fixture(scope="session")
