@@ -38,7 +38,7 @@ class ThreadTeam:
     """Makes views in threads of this process; decoding and resizing run in parallel, outside of Python's lock."""
 
     def __init__(self, maker: ViewMaker) -> None:
-        self.size = min(_MAX_THREADS, _count_cpus())
+        self.size = count_threads()
         self._maker = maker
         self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="views")
 
@@ -180,8 +180,7 @@ def serve() -> None:
         answers.flush()
 
 
-def _count_cpus() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def count_threads() -> int:
+    """Return how many threads read images: one for each processor that this process may use, at most eight."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MAX_THREADS, processors)
