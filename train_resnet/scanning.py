@@ -89,8 +89,8 @@ def check_images(
         pictures.append(picture)
         on_progress(len(pictures), total)
     readable = [picture for picture in pictures if not picture.reason]
-    kept = {split: tuple(picture.sample for picture in readable if picture.split == split) for split in _SPLITS}
-    cleaned = replace(dataset, **kept)
+    train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in _SPLITS)
+    cleaned = replace(dataset, train=train, val=val, test=test)
     report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels))
     _warn(report)
     check_splits(cleaned)
@@ -101,7 +101,7 @@ def _look_at_all(dataset: Dataset, max_megapixels: float) -> Iterator[_Picture]:
     executor = ThreadPoolExecutor(count_threads(), thread_name_prefix="checking")
     samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
     try:
-        yield from executor.map(lambda item: _look_at(*item, max_megapixels), samples)
+        yield from executor.map(lambda item: _look_at(item[0], item[1], max_megapixels), samples)
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -111,7 +111,7 @@ def _look_at(split: str, sample: Sample, max_megapixels: float) -> _Picture:
         image = read_image(sample.path, max_megapixels)
     except ImageError as error:
         return _Picture(split, sample, reason=str(error))
-    return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image)))
+    return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
 
 
 def _find_same(pictures: Sequence[_Picture], max_megapixels: float) -> list[list[_Picture]]:
@@ -131,7 +131,7 @@ def _find_same(pictures: Sequence[_Picture], max_megapixels: float) -> list[list
 
 def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
     try:
-        return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels))).digest()
+        return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
     except ImageError:
         return str(path).encode("utf-8", "surrogateescape")  # It became unreadable meanwhile: equal to nothing.
 
