@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,12 +71,11 @@ def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: in
     by_class: dict[int, list[Sample]] = {}
     for sample in samples:
         by_class.setdefault(sample.label, []).append(sample)
-    # Classes spread over the whole list where there are more than pictures.
     labels = sorted(by_class)
-    if len(labels) > count:
+    if len(labels) > count:  # classes spread over the whole list
         labels = [labels[round(index)] for index in np.linspace(0, len(labels) - 1, count)]
-    rounds = [[by_class[label][turn : turn + 1] for label in labels] for turn in range(-(-count // max(1, len(labels))))]
-    chosen = [sample for one_round in rounds for group in one_round for sample in group][:count]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(by_class[label] for label in labels)))
+    chosen = itertools.islice((sample for sample in turns if sample is not None), count)
     pictures = []
     for sample in sorted(chosen, key=lambda sample: sample.label):
         image = _read_image(sample)

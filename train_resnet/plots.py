@@ -116,7 +116,8 @@ def draw_confusion_matrix(
     side = cell * len(classes) + margin
     figure = _make_figure(side, side, theme)
     axes = figure.subplots()
-    axes.imshow(_colour_cells(shares, totals > 0, theme), interpolation="nearest" if cell > 0.02 else "antialiased")
+    cells = _color_cells(shares, totals > 0, theme)
+    axes.imshow(cells, interpolation="nearest" if cell > 0.02 else "antialiased")
     axes.set_xlabel("predicted class", color=theme.muted, fontsize=max(9.0, font_size + 1))
     axes.set_ylabel("true class", color=theme.muted, fontsize=max(9.0, font_size + 1))
     axes.tick_params(length=0, labelsize=font_size, labelcolor=theme.ink, pad=3)
@@ -125,7 +126,7 @@ def draw_confusion_matrix(
     if is_labelled:
         _label_classes(axes, names)
     if cell >= 0.3:
-        _write_shares(axes, shares, counts, font_size, theme)
+        _write_shares(axes, np.where(counts > 0, shares, np.nan), cells, font_size, theme)
     return figure
 
 
@@ -208,7 +209,7 @@ def _choose_cell_size(num_classes: int) -> tuple[float, float]:
     return cell, float(np.clip(cell * 72 * 0.62, 5.5, 10.0))
 
 
-def _colour_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np.ndarray:
+def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np.ndarray:
     """Return RGB (num_classes, num_classes, 3): surface where 0, full colour where 1, grid colour without images."""
     from matplotlib.colors import to_rgb
 
@@ -231,11 +232,15 @@ def _label_classes(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(positions, names, parse_math=False)
 
 
-def _write_shares(axes: Axes, shares: np.ndarray, counts: np.ndarray, font_size: float, theme: Theme) -> None:
-    for (row, column), share in np.ndenumerate(shares):
-        if counts[row, column] == 0:
-            continue
-        strength = share if row == column else math.sqrt(share)
-        color = theme.surface if strength > 0.45 else theme.ink
+def _write_shares(axes: Axes, shares: np.ndarray, cells: np.ndarray, font_size: float, theme: Theme) -> None:
+    """Write the shares that are no NaN in percent, in whichever of the theme's colours is farther from the cell's."""
+    from matplotlib.colors import to_rgb
+
+    brightness = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (theme.surface, theme.ink))
+    is_near_ink = np.abs(cells @ brightness - ink) < np.abs(cells @ brightness - surface)
+    for row, column in np.argwhere(~np.isnan(shares)):
+        share = shares[row, column]
         text = "<1" if share < 0.005 else f"{100 * share:.0f}"
+        color = theme.surface if is_near_ink[row, column] else theme.ink
         axes.text(column, row, text, ha="center", va="center", fontsize=font_size, color=color)

@@ -232,8 +232,8 @@ _THEMES = (plots.LIGHT, plots.DARK)
 
 def _make_chart(light: Figure, dark: Figure) -> _Chart:
     width, height = light.get_size_inches() * 96
-    sources = (_to_address(plots.to_png(figure), "image/png") for figure in (light, dark))
-    return _Chart(*sources, width=round(width), height=round(height))
+    light_source, dark_source = (_to_address(plots.to_png(figure), "image/png") for figure in (light, dark))
+    return _Chart(light_source, dark_source, round(width), round(height))
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
