@@ -1,0 +1,89 @@
+"""Features of a frozen backbone: computed once for every view of an image, kept in memory or in a mapped file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from infer_resnet.runtimes import Runtime
+from train_resnet.loading import Batch
+
+#: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.
+MEMORY_BOUND = 1 << 30
+#: Images that the backbone sees at a time; has no influence on training.
+BATCH_SIZE = 32
+
+
+class FeatureStore:
+    """Rows of float32 values: written in any order, then read as one array.
+
+    The file beyond the memory bound has no name (or, on Windows, loses it when closed), so that nothing
+    is left behind, whatever happens.
+    """
+
+    def __init__(self, rows: int, width: int, folder: Path, memory_bound: int = MEMORY_BOUND) -> None:
+        self._shape = (rows, width)
+        self._values: np.ndarray | None = None
+        self._file: IO[bytes] | None = None
+        if rows * width * 4 <= memory_bound:
+            self._values = np.zeros(self._shape, np.float32)
+        else:
+            self._file = tempfile.TemporaryFile(dir=folder, prefix=".features.")  # noqa: SIM115 - lives as long as self
+            self._file.truncate(rows * width * 4)
+
+    def write(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Set some rows.
+
+        Args:
+            rows: (N,) indices.
+            values: (N, width) float32.
+
+        Raises:
+            OSError: The disk is full. (A write through the mapping would kill the process instead.)
+        """
+        if self._file is None:
+            assert self._values is not None
+            self._values[rows] = values
+            return
+        for row, value in zip(rows.tolist(), values, strict=True):
+            self._file.seek(row * value.nbytes)
+            self._file.write(np.ascontiguousarray(value, np.float32).tobytes())
+
+    def read(self) -> np.ndarray:
+        """Return all rows, (rows, width) float32; those never written are zero."""
+        if self._file is not None and self._values is None:
+            self._file.flush()
+            self._values = np.memmap(self._file, np.float32, mode="r", shape=self._shape)
+        assert self._values is not None
+        return self._values
+
+    def close(self) -> None:
+        """Give memory or file back."""
+        self._values = None
+        if self._file is not None:
+            self._file.close()
+
+
+def compute_features(runtime: Runtime, batches: Iterable[Batch], store: FeatureStore, first_row: int) -> np.ndarray:
+    """Run the backbone over images and keep the pooled vectors.
+
+    Args:
+        runtime: The network.
+        batches: Images with their indices in the split.
+        store: Where the vectors go, each into row `first_row` + index.
+        first_row: Row of index 0.
+
+    Returns:
+        (N,) int64, indices of the images that could be read, in the order of the batches.
+    """
+    indices = [np.empty(0, np.int64)]
+    for batch in batches:
+        pooled = runtime.run(batch.images, with_features=True).pooled
+        assert pooled is not None
+        store.write(first_row + batch.indices, pooled)
+        indices.append(batch.indices)
+    return np.concatenate(indices)

@@ -1,0 +1,140 @@
+"""Training of the head alone, on features that the frozen backbone computes once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from infer_resnet.runtimes import NetworkSource, RuntimeOptions, open_runtime
+from train_resnet.features import BATCH_SIZE, FeatureStore, compute_features
+from train_resnet.initialization import Start
+from train_resnet.learners import ImageSplits, Predictions, shuffle, watch
+from train_resnet.parameters import TrainParameters
+from train_resnet.progress import Hooks, ProgressBar
+
+logger = logging.getLogger(__name__)
+
+
+class HeadLearner:
+    """The last layer: features of a frozen backbone in, gradients in one matrix.
+
+    Each training image has the same number of views: the plain one and `cached_views` augmented ones, those
+    that full training would see in its first epochs. Every epoch takes another view of an image.
+    """
+
+    def __init__(self, start: Start, splits: ImageSplits, parameters: TrainParameters) -> None:
+        self._start = start
+        self._splits = splits
+        self._parameters = parameters
+        self._labels = {
+            split: np.array([sample.label for sample in getattr(splits.dataset, split)], np.int64)
+            for split in ("train", "val", "test")
+        }
+        self._runtime = open_runtime(
+            _describe_network(start, parameters, len(splits.dataset.classes)),
+            RuntimeOptions(device=parameters.device, precision=parameters.precision),
+            None,
+        )
+        self.numerics = f"{self._runtime.name} {self._runtime.device} {self._runtime.precision}"
+        head = start.model.fc
+        assert isinstance(head, nn.Linear)
+        self.module = nn.Linear(head.in_features, head.out_features, device="meta")
+        self.module.load_state_dict({name: value.clone() for name, value in head.state_dict().items()}, assign=True)
+        self._num_views = 1 + (parameters.cached_views if parameters.augmentation != "none" else 0)
+        self._stores: dict[str, FeatureStore] = {}
+        self._readable: dict[str, np.ndarray] = {}
+
+    def prepare(self, folder: Path, hooks: Hooks) -> None:
+        """Compute the features of the training and validation images; beyond a bound they lie in `folder`."""
+        if self._parameters.augmentation == "strong":
+            logger.info("train_resnet: mixup and cutmix mix images, not features; they are left out")
+        self._folder = folder
+        num_images = len(self._labels["train"]) * self._num_views + len(self._labels["val"])
+        with closing(ProgressBar("features", num_images, unit="image")) as bar:
+
+            def tick() -> None:
+                hooks.check()
+                bar.update(BATCH_SIZE)
+
+            self._compute("train", tick)
+            self._compute("val", tick)
+
+    def count_batches(self) -> int:
+        """Return the number of steps of an epoch."""
+        return -(-len(self._labels["train"]) // self._parameters.batch_size)
+
+    def read_batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield features (N, feature size) and their labels."""
+        labels, features = self._labels["train"], self._stores["train"].read()
+        order = shuffle(self._readable["train"], self._parameters.seed, epoch)
+        for start in range(0, len(order), self._parameters.batch_size):
+            indices = order[start : start + self._parameters.batch_size]
+            views = (epoch + indices) % self._num_views
+            yield torch.from_numpy(features[views * len(labels) + indices]), torch.from_numpy(labels[indices])
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, classes) logits, with gradients."""
+        logits: torch.Tensor = self.module(inputs)
+        return logits
+
+    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
+        """Evaluate the head as it is now on `val` or `test`; `tick` is called before each batch."""
+        self._compute(split, tick)
+        indices = self._readable[split]
+        logits = np.empty((len(indices), self.module.out_features), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(indices), 4096):
+                rows = self._stores[split].read()[indices[start : start + 4096]]
+                logits[start : start + 4096] = self.module(torch.from_numpy(rows)).numpy()
+        return Predictions(indices, self._labels[split][indices], logits)
+
+    def load(self, model: nn.Module) -> None:
+        """Take the head of a whole network."""
+        assert isinstance(model.fc, nn.Linear)
+        self.module.load_state_dict(model.fc.state_dict())
+
+    def get_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the whole network: the backbone's as they were, and the head's."""
+        head = {f"fc.{name}": value.detach().clone() for name, value in self.module.state_dict().items()}
+        return {**self._start.model.state_dict(), **head}
+
+    def close(self) -> None:
+        """Give the features and the image readers back."""
+        while self._stores:
+            self._stores.popitem()[1].close()
+        self._splits.close()
+
+    def _compute(self, split: str, tick: Callable[[], None]) -> None:
+        """Compute the features of a split, all views for training, unless they are there."""
+        if split in self._stores:
+            return
+        count, loader = len(self._labels[split]), self._splits.open(split)
+        num_views = self._num_views if split == "train" else 1
+        store = FeatureStore(count * num_views, self.module.in_features, self._folder)
+        self._stores[split] = store
+        readable = compute_features(self._runtime, watch(loader.plain(BATCH_SIZE), tick), store, 0)
+        for view in range(num_views - 1):
+            batches = loader.augmented(BATCH_SIZE, view, np.arange(count))
+            seen = compute_features(self._runtime, watch(batches, tick), store, (1 + view) * count)
+            readable = np.intersect1d(readable, seen)
+        self._readable[split] = readable
+
+
+def _describe_network(start: Start, parameters: TrainParameters, num_classes: int) -> NetworkSource:
+    return NetworkSource(
+        model_name=parameters.model_name,
+        num_classes=num_classes,
+        small_input_stem=parameters.small_input_stem,
+        mean=start.preprocessing.mean,
+        std=start.preprocessing.std,
+        content_hash=start.content_hash,
+        input_size=parameters.input_size,
+        read_state_dict=lambda: dict(start.model.state_dict()),
+        graph_path=None,
+    )

@@ -1,0 +1,113 @@
+"""What is trained: the whole network on images, or its head on cached features. The loop sees no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from infer_resnet.preprocessing import Preprocessing
+from train_resnet.data import Dataset
+from train_resnet.loading import ImageLoader, LoaderSettings
+from train_resnet.parameters import TrainParameters
+from train_resnet.progress import Hooks
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the network says about the readable images of a split.
+
+    Attributes:
+        indices: (N,) int64 positions in the split.
+        labels: (N,) int64.
+        logits: (N, classes) float32.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+class Learner(Protocol):
+    """Inputs and network of one kind of training.
+
+    Attributes:
+        module: What the optimizer changes.
+        numerics: In words, where and how exactly it is computed.
+    """
+
+    module: nn.Module
+    numerics: str
+
+    def prepare(self, folder: Path, hooks: Hooks) -> None:
+        """Do what is done once before the first epoch; `folder` takes temporary files."""
+
+    def count_batches(self) -> int:
+        """Return the number of steps of an epoch."""
+
+    def read_batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield inputs and targets of an epoch; targets are (N,) labels or (N, classes) shares."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, classes) logits, with gradients."""
+
+    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
+        """Evaluate the network as it is now on `val` or `test`; `tick` is called before each batch."""
+
+    def load(self, model: nn.Module) -> None:
+        """Take the weights of a whole network."""
+
+    def get_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the whole network."""
+
+    def close(self) -> None:
+        """Give files, threads and processes back."""
+
+
+class ImageSplits:
+    """The readers of the splits, opened when they are first needed."""
+
+    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, parameters: TrainParameters) -> None:
+        self.dataset = dataset
+        self._preprocessing = preprocessing
+        self._settings = LoaderSettings(
+            augmentation=parameters.augmentation,
+            seed=parameters.seed,
+            num_workers=parameters.num_workers,
+            max_megapixels=parameters.max_image_megapixels,
+        )
+        self._loaders: dict[str, ImageLoader] = {}
+
+    def open(self, split: str) -> ImageLoader:
+        """Return the reader of `train`, `val` or `test`."""
+        if split not in self._loaders:
+            self._loaders[split] = ImageLoader(getattr(self.dataset, split), self._preprocessing, self._settings)
+        return self._loaders[split]
+
+    def get_skipped(self) -> list[tuple[Path, str]]:
+        """Return the images that became unreadable since they were checked, with the reason."""
+        return [skipped for loader in self._loaders.values() for skipped in loader.skipped]
+
+    def close(self) -> None:
+        """Close all readers."""
+        while self._loaders:
+            self._loaders.popitem()[1].close()
+
+
+def shuffle(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return the images of an epoch in an order that depends on nothing but seed and epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(indices)
+
+
+def watch(items: Iterable[Item], tick: Callable[[], None]) -> Iterator[Item]:
+    """Call `tick` before each item."""
+    for item in items:
+        tick()
+        yield item

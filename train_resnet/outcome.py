@@ -1,0 +1,193 @@
+"""The end of a training: the best weights looked at once more, exported, and reported."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, open_weights
+from infer_resnet.files import atomic_path, write_text
+from infer_resnet.model import load_model
+from train_resnet.data import Sample
+from train_resnet.learners import Predictions
+from train_resnet.metrics import compute_metrics
+from train_resnet.pictures import collect_mistakes, collect_samples
+from train_resnet.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from train_resnet.run import Run, get_versions
+from train_resnet.run_folder import refresh_latest
+from train_resnet.state import Row
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where everything is, and the figures of the best weights.
+
+    Attributes:
+        folder: The run folder.
+        checkpoint: The best weights, self-describing.
+        classes: Class names in the order of the outputs.
+        history: Figures of every epoch.
+        best: Those of the best epoch.
+        metrics: Result of `compute_metrics` on the validation images.
+        test_metrics: The same on the test images, where there are any.
+        reason: In words, why training ended.
+    """
+
+    folder: Path
+    checkpoint: Path
+    classes: tuple[str, ...]
+    history: Sequence[Row]
+    best: Row
+    metrics: Mapping[str, Any]
+    test_metrics: Mapping[str, Any] | None
+    reason: str
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the training curves."""
+        return self.folder / CURVES_NAME
+
+    @property
+    def confusion(self) -> Path:
+        """Picture of the confusion matrix on the validation images."""
+        return self.folder / CONFUSION_NAME
+
+    @property
+    def report(self) -> Path:
+        """The page with everything on it."""
+        return self.folder / REPORT_NAME
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """A split as the best weights see it."""
+
+    samples: Sequence[Sample]
+    predictions: Predictions
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+
+def conclude(run: Run, reason: str, began: float) -> TrainingResult:
+    """Evaluate the best weights on validation and test images, then write metrics, exports and report.
+
+    Args:
+        run: A training whose loop has ended.
+        reason: In words, why.
+        began: Reading of the monotonic clock when training began.
+    """
+    best = run.state.best
+    assert best is not None
+    weights = open_weights(run.folder / BEST_CHECKPOINT)
+    assert weights.metadata is not None
+    model = load_model(weights.metadata.model_name, weights.read_state_dict(), weights.metadata.small_input_stem)
+    run.learner.load(model)
+    started = time.monotonic()
+    evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
+    run.timings["evaluation"] = time.monotonic() - started
+    _write_predictions(run.folder, evaluations)
+    test = evaluations.get("test")
+    result = TrainingResult(
+        folder=run.folder,
+        checkpoint=run.folder / BEST_CHECKPOINT,
+        classes=run.dataset.classes,
+        history=run.state.history,
+        best=best,
+        metrics=evaluations["val"].metrics,
+        test_metrics=test.metrics if test else None,
+        reason=reason,
+    )
+    run.timings["total"] = time.monotonic() - began
+    _write_metrics(run, result)
+    _write_report(run, result, evaluations["val"], model)
+    refresh_latest(run.folder)
+    return result
+
+
+def _evaluate(run: Run, split: str) -> _Evaluation:
+    predictions = run.learner.predict(split, run.hooks.check)
+    shifted = predictions.logits.astype(np.float64) - predictions.logits.max(axis=1, keepdims=True)
+    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
+    metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
+    return _Evaluation(samples, predictions, probabilities, metrics)
+
+
+def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
+    """Write labels and probabilities of both splits, so that every figure can be computed again."""
+    arrays: dict[str, np.ndarray] = {}
+    for split, evaluation in evaluations.items():
+        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in evaluation.samples])
+        arrays[f"{split}_labels"] = evaluation.predictions.labels
+        arrays[f"{split}_probabilities"] = evaluation.probabilities.astype(np.float32)
+    with atomic_path(folder / PREDICTIONS_FILE) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _write_report(run: Run, result: TrainingResult, validation: _Evaluation, model: nn.Module) -> None:
+    described = run.describe(result.best)
+    skipped = run.splits.get_skipped()
+    notes = [result.reason[0].upper() + result.reason[1:] + "."]
+    if skipped:
+        notes.append(f"{len(skipped)} images became unreadable while training ran and were left out.")
+    data = ReportData(
+        model_name=run.parameters.model_name,
+        classes=result.classes,
+        dataset_path=str(run.dataset.source),
+        weights_path=result.checkpoint,
+        counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
+        history=result.history,
+        best_epoch=result.best["epoch"],
+        metrics=result.metrics,
+        test_metrics=result.test_metrics,
+        findings=run.data_report.to_dict(),
+        samples=collect_samples(run.dataset.train, result.classes),
+        mistakes=collect_mistakes(model, described, validation.samples, validation.probabilities),
+        parameters=run.parameters.model_dump(),
+        versions=get_versions(),
+        timings=run.timings,
+        notes=notes,
+        finished_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+    write_report(run.folder, data)
+
+
+def _get_splits(run: Run) -> dict[str, Sequence[Sample]]:
+    splits = {split: getattr(run.dataset, split) for split in ("train", "val", "test")}
+    return {split: samples for split, samples in splits.items() if samples}
+
+
+def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
+    return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
+
+
+def _write_metrics(run: Run, result: TrainingResult) -> None:
+    content = {
+        "model_name": run.parameters.model_name,
+        "classes": list(result.classes),
+        "ended": result.reason,
+        "best": {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")},
+        "validation": result.metrics,
+        "test": result.test_metrics,
+        "history": list(result.history),
+        "images": {split: len(samples) for split, samples in _get_splits(run).items()},
+        "unreadable_while_training": [[str(path), text] for path, text in run.splits.get_skipped()],
+        "parameters": run.parameters.model_dump(),
+        "numerics": run.learner.numerics,
+        "versions": get_versions(),
+        "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
+        "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    write_text(run.folder / METRICS_FILE, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,206 @@
+"""One training: its data, network and state, opened from nothing or from an earlier run folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
+from infer_resnet.files import resolve_path, write_text
+from train_resnet.data import Dataset, read_dataset
+from train_resnet.finetuning import NetworkLearner
+from train_resnet.head import HeadLearner
+from train_resnet.initialization import Start, initialize
+from train_resnet.learners import ImageSplits, Learner
+from train_resnet.optimization import Loss, build_optimizer, choose_numerics, compute_class_weights
+from train_resnet.parameters import TrainParameters
+from train_resnet.progress import CountingBar, Hooks
+from train_resnet.run_folder import create_run_folder, prepare_output_folder, publish_latest
+from train_resnet.scanning import DataReport, check_images
+from train_resnet.state import (
+    FREE_PARAMETERS,
+    Circumstances,
+    Row,
+    TrainingState,
+    check_circumstances,
+    check_resumable,
+    read_state,
+    write_state,
+)
+
+CLASSES_FILE = "classes.txt"
+HISTORY_FILE = "metrics.csv"
+DATA_REPORT_FILE = "data_report.json"
+
+_PACKAGES = ("torch", "torchvision", "openvino", "numpy", "scikit-learn", "ikomia")
+
+
+@dataclass
+class Run:
+    """What the loop works on.
+
+    Attributes:
+        folder: The run folder.
+        splits: The images.
+        learner: What is trained, and its inputs.
+        state: What a resumed run goes on from.
+        timings: Seconds by name, for the report.
+    """
+
+    parameters: TrainParameters
+    hooks: Hooks
+    folder: Path
+    splits: ImageSplits
+    data_report: DataReport
+    start: Start
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    state: TrainingState
+    timings: dict[str, float] = field(default_factory=dict)
+    _is_published: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        """The readable images."""
+        return self.splits.dataset
+
+    @property
+    def last_accuracy(self) -> float | None:
+        """Validation accuracy of the last finished epoch."""
+        return self.state.history[-1]["val_accuracy"] if self.state.history else None
+
+    def describe(self, row: Row) -> ModelMetadata:
+        """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
+        settings = {name: value for name, value in self.parameters.model_dump().items() if name not in FREE_PARAMETERS}
+        return ModelMetadata(
+            model_name=self.parameters.model_name,
+            classes=self.dataset.classes,
+            preprocessing=self.start.preprocessing,
+            small_input_stem=self.parameters.small_input_stem,
+            metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
+            versions=get_versions(),
+            training={**settings, "numerics": self.learner.numerics},
+        )
+
+    def write_best(self) -> None:
+        """Write the weights of the last epoch as the best ones; the first of them make `latest` point here."""
+        metadata_ = self.describe(self.state.history[-1])
+        write_checkpoint(self.folder / BEST_CHECKPOINT, self.learner.get_state_dict(), metadata_)
+        if not self._is_published:
+            write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
+            publish_latest(self.folder)
+            self._is_published = True
+
+    def write_history(self) -> None:
+        """Write the figures of all epochs as CSV."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(self.state.history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.state.history)
+        write_text(self.folder / HISTORY_FILE, buffer.getvalue())
+
+    def describe_kept(self) -> str:
+        """Say in words what a failed or stopped run leaves behind."""
+        best = self.state.best
+        kept = f"no epoch was finished; resume_from={self.folder} begins the first again"
+        if best is not None:
+            kept = (
+                f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
+                f"kept; resume_from={self.folder} goes on after epoch {self.state.epoch}"
+            )
+        return kept
+
+
+def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
+    """Check everything that can be wrong, then make the run folder, or take up the one to resume.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        OSError: The output folder cannot be written to.
+    """
+    parameters.check_consistency()
+    resumed = read_state(resolve_path(parameters.resume_from).resolve()) if parameters.resume_from else None
+    if resumed is not None:
+        check_resumable(resumed, parameters)
+    else:
+        output_folder = prepare_output_folder(parameters.output_folder)
+    numerics = choose_numerics(parameters.device, parameters.precision)
+    dataset, report = _read_data(parameters, source, hooks)
+    start = initialize(parameters, dataset.classes)
+    splits = ImageSplits(dataset, start.preprocessing, parameters)
+    learner: Learner = (
+        HeadLearner(start, splits, parameters)
+        if parameters.feature_extract
+        else NetworkLearner(start, splits, parameters, numerics)
+    )
+    optimizer = build_optimizer(parameters, learner.module.parameters())
+    circumstances = Circumstances(
+        _hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()
+    )
+    if resumed is not None:
+        check_circumstances(resumed, circumstances)
+        folder, state = resolve_path(parameters.resume_from).resolve(), resumed
+        state.parameters = parameters.model_dump()
+        learner.module.load_state_dict(dict(state.weights))
+        optimizer.load_state_dict(dict(state.optimizer))
+    else:
+        state = TrainingState(
+            parameters.model_dump(),
+            circumstances,
+            dataset.classes,
+            weights=learner.module.state_dict(),
+            optimizer=optimizer.state_dict(),
+        )
+        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+    write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    labels = np.array([sample.label for sample in dataset.train])
+    weights = compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
+    loss = Loss(parameters.label_smoothing, weights)
+    return Run(parameters, hooks, folder, splits, report, start, learner, optimizer, loss, state)
+
+
+def get_versions() -> dict[str, str]:
+    """Return the versions of the libraries that have an influence on the result."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _read_data(parameters: TrainParameters, source: Path, hooks: Hooks) -> tuple[Dataset, DataReport]:
+    dataset = read_dataset(source, parameters.val_split, parameters.seed)
+    with closing(CountingBar("checking images", hooks)) as progress:
+        return check_images(dataset, parameters.max_image_megapixels, progress)
+
+
+def _hash_dataset(dataset: Dataset) -> str:
+    """Hash names, labels, sizes and splits of all images; where the folder lies has no influence."""
+    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
+    content: list[Any] = [dataset.classes]
+    for split in (dataset.train, dataset.val, dataset.test):
+        content.append(
+            [
+                (
+                    sample.path.relative_to(folder).as_posix() if sample.path.is_relative_to(folder) else str(sample.path),
+                    sample.label,
+                    sample.path.stat().st_size,
+                )
+                for sample in split
+            ]
+        )
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()

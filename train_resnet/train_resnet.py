@@ -1,0 +1,39 @@
+"""train_resnet: the plugin as the engine finds it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ikomia import dataprocess
+
+if find_spec("infer_resnet") is None:
+    raise ImportError(
+        "train_resnet: needs the plugin infer_resnet beside it, which was not found in "
+        f"'{Path(__file__).absolute().parent.parent}'; install or link infer_resnet there, too"
+    )
+
+
+class IkomiaPlugin(dataprocess.CPluginProcessInterface):
+    """Gives the engine the factories; what they need is imported when it is asked for."""
+
+    def __init__(self) -> None:
+        dataprocess.CPluginProcessInterface.__init__(self)
+
+    def get_process_factory(self) -> dataprocess.CTaskFactory:
+        """Return the factory of the task."""
+        from train_resnet.train_resnet_process import TrainResnetFactory
+
+        return TrainResnetFactory()
+
+    def get_widget_factory(self) -> dataprocess.CWidgetFactory:
+        """Return the factory of Studio's form."""
+        from train_resnet.train_resnet_widget import TrainResnetWidgetFactory
+
+        return TrainResnetWidgetFactory()
+
+    def get_param_factory(self) -> dataprocess.CTaskParamFactory:
+        """Return the factory of the parameters."""
+        from train_resnet.train_resnet_process import TrainResnetParamFactory
+
+        return TrainResnetParamFactory()

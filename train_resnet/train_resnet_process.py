@@ -1,0 +1,194 @@
+"""train_resnet in the engine: a folder in, a run folder, charts and a table out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ikomia import core, dataprocess
+from ikomia.dnn import dnntrain
+
+from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
+from infer_resnet.files import resolve_path
+from infer_resnet.schema import ParameterError
+from train_resnet.parameters import TrainParameters
+
+if TYPE_CHECKING:
+    from train_resnet.outcome import TrainingResult
+
+logger = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+
+_CURVES, _CONFUSION, _TABLE, _CHECKPOINT = range(4)
+
+
+class TrainResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
+    """Parameters of the task, as the engine holds them."""
+
+    parameters_class = TrainParameters
+
+
+class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
+    """Train a classifier on a folder of images.
+
+    Input 0 is the folder; where nothing is connected, or no folder, the parameter `dataset_folder` serves.
+    Outputs: 0 training curves, 1 confusion matrix, 2 figures of each class, 3 path of the best checkpoint.
+    Constructing it starts nothing: no server, no browser, no thread.
+    """
+
+    def __init__(self, name: str, param: TrainResnetParam | None = None) -> None:
+        # A task without a parameter object crashes the engine when the workflow is saved.
+        dnntrain.TrainProcess.__init__(self, name, param or TrainResnetParam())
+        # With the engine's data-set input, run_on(folder) would train once for each image file.
+        self.remove_input(0)
+        self.add_input(dataprocess.CPathIO(core.IODataType.FOLDER_PATH))
+        for output, label in (
+            (dataprocess.CImageIO(), "Training curves"),
+            (dataprocess.CImageIO(), "Confusion matrix"),
+            (dataprocess.CDataStringIO(), "Classes"),
+            (dataprocess.CPathIO(core.IODataType.FILE_PATH), "Best checkpoint"),
+        ):
+            output.name = label
+            self.add_output(output)
+        self.enable_mlflow(False)  # else the engine opens a browser
+        self.enable_tensorboard(False)
+        self._is_stop_requested = False
+        self._checkpoint = ""
+
+    @staticmethod
+    def _init_mlflow() -> None:
+        """Start no server; see `tracking` for where figures go."""
+
+    @staticmethod
+    def _init_tensorboard() -> None:
+        """Start no server."""
+
+    def begin_task_run(self) -> None:
+        """Skip the mlflow run that the engine's base class would open on its server."""
+        dataprocess.CDnnTrainTask.begin_task_run(self)
+
+    def end_task_run(self) -> None:
+        """Skip the base class's mlflow as well."""
+        dataprocess.CDnnTrainTask.end_task_run(self)
+
+    def get_progress_steps(self) -> int:
+        """Return the number of steps of Studio's progress bar: one an epoch."""
+        return int(self._get_values().epochs)
+
+    def stop(self) -> None:
+        """End training within one batch; the best weights and the state of the last epoch stay."""
+        dnntrain.TrainProcess.stop(self)
+        self._is_stop_requested = True
+
+    def get_checkpoint(self) -> str:
+        """Return the path of the best checkpoint of the last run; empty before there is one."""
+        return self._checkpoint
+
+    def run(self) -> None:
+        """Train (called by the engine)."""
+        from train_resnet.progress import Hooks, TrainingStopped
+        from train_resnet.training import train
+
+        self.begin_task_run()
+        self._is_stop_requested = False
+        self._checkpoint = ""
+        for index in range(self.get_output_count()):
+            self.get_output(index).clear_data()
+        hooks = Hooks(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
+        try:
+            result = train(self._get_values(), self._find_dataset(), hooks)
+        except TrainingStopped as stopped:
+            logger.warning("%s", stopped)
+            self._set_checkpoint(stopped.checkpoint)
+        else:
+            self._set_checkpoint(result.checkpoint)
+            self._show(result)
+        self.end_task_run()
+
+    def _get_values(self) -> TrainParameters:
+        values = self.get_param_object().values
+        assert isinstance(values, TrainParameters)
+        return values
+
+    def _find_dataset(self) -> Path:
+        source = self.get_input(0)
+        connected = source.get_path() if source is not None else ""
+        # Unconnected inputs were seen to hold nothing, or the name of their type.
+        if connected and Path(connected).is_dir():
+            return Path(connected)
+        folder = self._get_values().dataset_folder
+        if not folder:
+            raise ParameterError(
+                "train_resnet: no data set; expected a folder on input 0 or in 'dataset_folder', got "
+                f"{connected!r} and nothing"
+            )
+        return resolve_path(folder)
+
+    def _set_checkpoint(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            self._checkpoint = str(checkpoint)
+            self.get_output(_CHECKPOINT).set_path(self._checkpoint)
+
+    def _show(self, result: TrainingResult) -> None:
+        from infer_resnet.images import read_image
+
+        self.get_output(_CURVES).set_image(read_image(result.curves))
+        self.get_output(_CONFUSION).set_image(read_image(result.confusion))
+        rows = result.metrics["per_class"]
+        table = self.get_output(_TABLE)
+        names = [row["name"] for row in rows]
+        for column in ("precision", "recall", "f1", "support"):
+            digits = 0 if column == "support" else 4
+            table.add_value_list([f"{row[column]:.{digits}f}" for row in rows], column, names)
+
+
+class TrainResnetFactory(dataprocess.CTaskFactory):
+    """Creates the task, and says what it is."""
+
+    def __init__(self) -> None:
+        dataprocess.CTaskFactory.__init__(self)
+        info = self.info
+        info.name = "train_resnet"
+        info.short_description = "Train ResNet image classifiers on your own folders of images"
+        info.description = (
+            "Trains a ResNet on class folders: the head alone on cached features, or the whole network. Resumable, "
+            "deterministic, with a report, and with a checkpoint that infer_resnet runs as it is."
+        )
+        info.authors = "ResNet for Ikomia contributors"
+        info.article = "Deep Residual Learning for Image Recognition"
+        info.article_url = "https://arxiv.org/abs/1512.03385"
+        info.journal = "CVPR"
+        info.year = 2016
+        info.path = "Plugins/Python/Classification"
+        info.version = VERSION
+        info.min_ikomia_version = "0.16.1"
+        info.license = "Apache-2.0"
+        info.documentation_link = ""
+        info.repository = ""
+        info.original_repository = ""
+        info.icon_path = "icons/icon.png"
+        info.keywords = "resnet,classification,training,fine-tuning,transfer learning"
+        info.algo_type = core.AlgoType.TRAIN
+        info.algo_tasks = "CLASSIFICATION"
+        info.hardware_config.min_cpu = 2
+        info.hardware_config.min_ram = 4
+        info.hardware_config.gpu_required = False
+        info.hardware_config.min_vram = 0
+
+    def create(self, param: TrainResnetParam | None = None) -> TrainResnet:
+        """Create a task; its parameters may be ready already."""
+        return TrainResnet(self.info.name, param)
+
+
+class TrainResnetParamFactory(dataprocess.CTaskParamFactory):
+    """Creates the parameters."""
+
+    def __init__(self) -> None:
+        dataprocess.CTaskParamFactory.__init__(self)
+        self.name = "train_resnet"
+
+    def create(self) -> TrainResnetParam:
+        """Create parameters with their default values."""
+        return TrainResnetParam()

@@ -1,0 +1,202 @@
+"""Training: data set in, run folder out. `train` is the whole of it, read from top to bottom."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from infer_resnet.checkpoint import BEST_CHECKPOINT
+from train_resnet.optimization import compute_learning_rate
+from train_resnet.outcome import TrainingResult, conclude
+from train_resnet.parameters import TrainParameters
+from train_resnet.progress import Hooks, ProgressBar, TrainingStopped
+from train_resnet.run import Run, open_run
+from train_resnet.state import Row, write_state
+from train_resnet.tracking import Tracker, start_tracking
+
+logger = logging.getLogger(__name__)
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None) -> TrainingResult:
+    """Train a classifier on a folder or table of images.
+
+    Args:
+        parameters: All settings; `dataset_folder` is not looked at.
+        source: The data set, see `read_dataset`.
+        hooks: How the caller stops training and hears about epochs.
+
+    Returns:
+        Where everything is, and the figures of the best weights.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        TrainingStopped: The caller asked for it; the message says how to go on.
+        TrainingDivergedError: The loss became NaN or infinite.
+        MemoryError: A batch does not fit; the message names the size to try.
+        OSError: The run folder cannot be written to; what was saved stays valid.
+    """
+    began = time.monotonic()
+    hooks = hooks or Hooks()
+    run = open_run(parameters, source, hooks)
+    with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
+        for row in run.state.history:
+            tracker.log_epoch(row)
+        run.learner.prepare(run.folder, hooks)
+        run.timings["preparation"] = time.monotonic() - began
+        reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
+        run.timings["training"] = sum(row["seconds"] for row in run.state.history)
+        result = conclude(run, reason, began)
+        tracker.log_result(result)
+    logger.info("train_resnet: %s; %s", reason, result.checkpoint)
+    return result
+
+
+def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
+    """Train epoch after epoch, keep the best and the state of each; return in words why training ended."""
+    parameters, state = run.parameters, run.state
+    while state.epoch < parameters.epochs:
+        patience = parameters.early_stopping_patience
+        if patience and state.epochs_without_progress >= patience:
+            return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+        if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
+            return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
+        row = _train_epoch(run, state.epoch)
+        state.history.append(row)
+        if state.best is row:
+            run.write_best()
+        state.weights, state.optimizer = run.learner.module.state_dict(), run.optimizer.state_dict()
+        write_state(run.folder, state)
+        run.write_history()
+        tracker.log_epoch(row)
+        run.hooks.on_epoch()
+    return f"trained {state.epoch} epochs"
+
+
+def _train_epoch(run: Run, epoch: int) -> Row:
+    """Take every training image once, then look at the validation split; return the figures of the epoch."""
+    began = time.monotonic()
+    learner, parameters = run.learner, run.parameters
+    num_batches = learner.count_batches()
+    figures = _Figures()
+    with closing(ProgressBar(f"epoch {epoch + 1}/{parameters.epochs}", num_batches, unit="batch")) as bar:
+        learner.module.train()
+        for batch, (inputs, targets) in enumerate(learner.read_batches(epoch)):
+            run.hooks.check()
+            step = epoch * num_batches + batch
+            learning_rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
+            for group in run.optimizer.param_groups:
+                group["lr"] = learning_rate
+
+            logits = learner.forward(inputs)  # (N, classes)
+            loss = run.loss(logits, targets)
+            _check_finite(loss.item(), step, learning_rate, run)
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+
+            figures.add(loss, logits, targets)
+            bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)
+        val_loss, val_accuracy = _validate(run)
+        _check_finite(val_loss, (epoch + 1) * num_batches - 1, learning_rate, run)
+        bar.advance(0, loss=figures.loss, lr=learning_rate, val=val_accuracy)
+    row = {
+        "epoch": epoch + 1,
+        "train_loss": figures.loss,
+        "train_accuracy": figures.accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "learning_rate": learning_rate,
+        "seconds": time.monotonic() - began,
+    }
+    logger.info("train_resnet: %s", ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
+    return row
+
+
+class _Figures:
+    """Running mean of loss and accuracy over the images of an epoch; mixed targets have no accuracy."""
+
+    def __init__(self) -> None:
+        self._loss = 0.0
+        self._right: int | None = 0
+        self._count = 0
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        self._loss += loss.item() * len(targets)
+        if targets.ndim == 2:
+            self._right = None
+        if self._right is not None:
+            self._right += int((logits.argmax(1) == targets).sum())
+        self._count += len(targets)
+
+    @property
+    def loss(self) -> float:
+        return self._loss / self._count
+
+    @property
+    def accuracy(self) -> float | None:
+        return None if self._right is None else self._right / self._count
+
+
+def _validate(run: Run) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
+    predictions = run.learner.predict("val", run.hooks.check)
+    logits = torch.from_numpy(predictions.logits)
+    loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
+    return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
+
+
+def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> None:
+    if math.isfinite(loss):
+        return
+    raise TrainingDivergedError(
+        f"train_resnet: the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
+        f"expected a finite number. Try learning_rate={run.parameters.learning_rate / 10:g}"
+        f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}; {run.describe_kept()}"
+    )
+
+
+@contextmanager
+def _explain_failures(run: Run) -> Iterator[None]:
+    """Say what was kept when training is stopped, and what to do when memory or disk are full."""
+    try:
+        yield
+    except TrainingStopped as error:
+        raise TrainingStopped(
+            f"train_resnet: stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; "
+            f"{run.describe_kept()}",
+            run.folder / BEST_CHECKPOINT if run.state.best else None,
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+        if not is_memory:
+            raise
+        size, batch_size = run.parameters.input_size, run.parameters.batch_size
+        advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
+        raise MemoryError(
+            f"train_resnet: not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; "
+            f"{run.describe_kept()}"
+        ) from error
+    except OSError as error:
+        if error.errno not in _OUT_OF_SPACE:
+            raise
+        raise OSError(
+            error.errno,
+            f"train_resnet: no space left to write into '{run.folder}' ({error.strerror}); free some; "
+            f"{run.describe_kept()}",
+        ) from error
