@@ -395,6 +395,27 @@ def photograph_folder(photographs: Mapping[str, np.ndarray], tmp_path_factory: p
     return folder
 
 
+def write_video(path: Path, frames: Sequence[np.ndarray]) -> None:
+    """Write frames, each (height, width, 3) uint8 RGB of one size, as a video: .avi, or .mp4."""
+    import cv2
+
+    height, width = frames[0].shape[:2]
+    code = cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), code, 5, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+
+
+@pytest.fixture(scope="session")
+def video_path(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of five frames, three of china and two of flower."""
+    path = tmp_path_factory.mktemp("video") / "china.avi"
+    write_video(path, [photographs["china"]] * 3 + [photographs["flower"]] * 2)
+    return path
+
+
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 of scikit-learn's handwritten digits, enlarged to 32x32, as `{train,val,test}/<digit>/<index>.png`.

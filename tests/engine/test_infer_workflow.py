@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,26 +68,14 @@ def test_a_folder(workflow, classifier, photograph_folder, tmp_path, monkeypatch
     assert not np.allclose(seen[0][0].probabilities, seen[1][0].probabilities)
 
 
-def test_every_frame_of_a_video(workflow, classifier, photographs, tmp_path, monkeypatch):
-    write_video(tmp_path / "china.avi", [photographs["china"]] * 3 + [photographs["flower"]] * 2)
+def test_every_frame_of_a_video(workflow, classifier, video_path, monkeypatch):
     seen = []
     run = type(classifier).run
     monkeypatch.setattr(type(classifier), "run", lambda task: (run(task), seen.append(probabilities(task)))[0])
-    workflow.run_on(path=str(tmp_path / "china.avi"))
+    workflow.run_on(path=str(video_path))
     assert len(seen) == 5
     np.testing.assert_allclose(seen[0], seen[2], atol=0.02)
     assert not np.allclose(seen[0], seen[4], atol=0.02)
-
-
-def write_video(path: Path, frames: list[np.ndarray]) -> None:
-    import cv2
-
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (width, height))
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(np.ascontiguousarray(frame[..., ::-1]))
-    writer.release()
 
 
 def test_a_detector_first(workflow, detector, checkpoint_path, photographs):
@@ -180,7 +167,7 @@ def test_the_call_that_everybody_knows(
     resnet = workflow.add_task(completion.infer_resnet(model_name="resnet50", input_size=224), auto_connect=True)
     workflow.run_on(url=f"{local_server.url}/img_porsche.png?raw=true")
     shown = []
-    monkeypatch.setattr(Image.Image, "show", lambda image, **_: shown.append(image.size))
+    monkeypatch.setattr(Image.Image, "show", lambda image, *_, **__: shown.append(image.size))
     display(resnet.get_image_with_graphics())
     assert shown == [(640, 427)]
     assert len(resnet.get_predictions()[0].top_k) == 5
