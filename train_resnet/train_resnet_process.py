@@ -39,8 +39,11 @@ class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
     """
 
     def __init__(self, name: str, param: TrainResnetParam | None = None) -> None:
-        # A task without a parameter object crashes the engine when the workflow is saved.
-        dnntrain.TrainProcess.__init__(self, name, param or TrainResnetParam())
+        # A task without a parameter object crashes the engine when the workflow is saved; and the constructor
+        # alone does not keep the Python part of one that is made here.
+        param = param or TrainResnetParam()
+        dnntrain.TrainProcess.__init__(self, name, param)
+        self.set_param_object(param)
         # With the engine's data-set input, run_on(folder) would train once for each image file.
         self.remove_input(0)
         self.add_input(dataprocess.CPathIO(core.IODataType.FOLDER_PATH))
