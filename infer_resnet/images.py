@@ -186,7 +186,7 @@ def _decode(file: IO[bytes], max_megapixels: float) -> np.ndarray:
         raise ImageError("empty file" if not prefix else "no image of a known format (JPEG, PNG, WebP, TIFF, ...)")
     with opener(file) as picture:
         width, height = picture.size
-        if width * height > max_megapixels * 1e6:
+        if width * height / 1e6 > max_megapixels:
             raise ImageError(
                 f"{width}x{height} pixels are more than the limit of {max_megapixels:g} megapixels; "
                 "raise the limit or make the image smaller"
