@@ -85,15 +85,11 @@ def _imported_quietly() -> Iterator[None]:
     logger_class = logging.getLoggerClass()
     previous = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"  # no telemetry
-    compiler_logger = logging.getLogger("torch.utils.cpp_extension")  # speaks of CUDA where there is none
-    level = compiler_logger.level
-    compiler_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        compiler_logger.setLevel(level)
         logging.setLoggerClass(logger_class)
         if previous is None:
             del os.environ["NNCF_CI"]
@@ -104,12 +100,14 @@ def _imported_quietly() -> Iterator[None]:
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Keep NNCF's progress bars, messages and warnings from the terminal."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # The second one speaks of CUDA where there is none.
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in ("nncf", "torch.utils.cpp_extension")}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
