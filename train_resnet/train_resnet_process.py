@@ -69,8 +69,9 @@ class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
         """Start no server."""
 
     def begin_task_run(self) -> None:
-        """Skip the mlflow run that the engine's base class would open on its server."""
-        dataprocess.CDnnTrainTask.begin_task_run(self)
+        """Skip the mlflow run that the base class would open on its server."""
+        if self.get_input(0) is not None:  # with nothing connected the engine's own would raise
+            dataprocess.CDnnTrainTask.begin_task_run(self)
 
     def end_task_run(self) -> None:
         """Skip the base class's mlflow as well."""
