@@ -152,7 +152,8 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
     lower.set_ylabel("images", color=theme.muted, fontsize=9)
     lower.set_xlabel("confidence of the prediction in %", color=theme.muted)
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-    upper.legend(frameon=False, labelcolor=theme.ink, fontsize=9, loc="upper left")
+    legend = upper.legend(labelcolor=theme.ink, fontsize=9, loc="upper left", facecolor=theme.surface, framealpha=0.9)
+    legend.get_frame().set_linewidth(0)
     return figure
 
 

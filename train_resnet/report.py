@@ -39,6 +39,15 @@ _SMALL_PICTURE = 96
 #: Beyond this many classes the confusion matrix can be switched to its full size.
 _ZOOM_CLASSES = 40
 
+_THEMES = (plots.LIGHT, plots.DARK)
+_FINDING_TITLES = {
+    "unreadable": "Unreadable images, left out",
+    "leaks": "Same picture in training and in validation or test: the figures are too good",
+    "label_conflicts": "Same picture in different classes",
+    "duplicates": "Same picture more than once",
+    "ignored": "Files that are no images",
+}
+
 
 @dataclass(frozen=True)
 class ReportData:
@@ -56,8 +65,7 @@ class ReportData:
         best_epoch: Number of the epoch whose weights were kept.
         metrics: Result of `compute_metrics` on the validation images, with the best weights.
         test_metrics: The same on the test images, where there are any.
-        findings: The data report as JSON values. Each list in it becomes a section under its key, such as
-            unreadable, duplicates, leaks; an entry is a text, a list of texts, or a mapping with path and reason.
+        findings: `DataReport.to_dict()`: each of its lists becomes a section.
         samples: Pictures of the data set, see `collect_samples`.
         mistakes: The worst mistakes, see `collect_mistakes`.
         parameters: Names and values as the training used them.
@@ -211,7 +219,9 @@ def _collect(data: ReportData) -> dict[str, Any]:
         "confusions": data.metrics["top_confusions"][:_MAX_CONFUSIONS],
         "confidence_gap": _compute_confidence_gap(data.metrics),
         "findings": findings,
+        "finding_titles": _FINDING_TITLES,
         "max_findings": _MAX_FINDINGS,
+        "image_sizes": _describe_sizes(data.findings.get("image_sizes", {})),
         "is_zoomable": len(data.classes) > _ZOOM_CLASSES and data.metrics["confusion_matrix"] is not None,
         "snippet": _write_snippet(data.weights_path),
         **_draw_charts(data),
@@ -227,7 +237,14 @@ def _draw_charts(data: ReportData) -> dict[str, _Chart]:
     }
 
 
-_THEMES = (plots.LIGHT, plots.DARK)
+def _describe_sizes(sizes: Mapping[str, Mapping[str, int]]) -> str:
+    """Return "320 x 240 to 4000 x 3000, median 640 x 480" from the data report's width and height."""
+    if not sizes:
+        return ""
+    smallest, median, largest = (
+        f"{sizes['width'][name]} × {sizes['height'][name]}" for name in ("smallest", "median", "largest")
+    )
+    return smallest if smallest == largest else f"{smallest} to {largest}, median {median},"
 
 
 def _make_chart(light: Figure, dark: Figure) -> _Chart:
