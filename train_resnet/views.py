@@ -123,13 +123,11 @@ def _fit_short_side(image: np.ndarray, length: int) -> np.ndarray:
     Images of more than four times that length are first averaged over squares of pixels, which bounds time and memory.
     """
     short = min(image.shape[:2])
-    if short >= 4 * length:
-        image = np.asarray(Image.fromarray(image).reduce(short // (2 * length)))
-        short = min(image.shape[:2])
-    image = np.array(image, order="C")
     if short <= length:
-        return image
-    height, width = (max(length, round(side * length / short)) for side in image.shape[:2])
-    return np.ascontiguousarray(
-        resize(torch.from_numpy(image).permute(2, 0, 1), height, width).permute(1, 2, 0).numpy()
-    )
+        return np.array(image, order="C")
+    height, width = (round(side * length / short) for side in image.shape[:2])
+    factor = short // (2 * length)
+    if factor > 1:
+        image = np.asarray(Image.fromarray(image).reduce(factor))
+    pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)
+    return np.ascontiguousarray(resize(pixels, height, width).permute(1, 2, 0).numpy())
