@@ -27,6 +27,8 @@ class Note(QLabel):
 
     def say(self, kind: str, sentence: str) -> None:
         """Show a hint, a warning or an error; nothing if the sentence is empty."""
+        if sentence == self.text():
+            return
         self.setStyleSheet(_NOTE_STYLES[kind])
         self.setText(sentence)
         self.setVisible(bool(sentence))
@@ -73,8 +75,10 @@ class Row:
 
     def show_state(self, kind: str, sentence: str, is_contradicted: bool = False) -> None:
         """Show a note of a kind; a field that is wrong or part of a contradiction is red and never disabled."""
-        self.is_wrong = kind == "error" or is_contradicted
-        self.field.widget.setStyleSheet(_WRONG_FIELD_STYLE if self.is_wrong else "")
+        is_wrong = kind == "error" or is_contradicted
+        if is_wrong != self.is_wrong:
+            self.is_wrong = is_wrong
+            self.field.widget.setStyleSheet(_WRONG_FIELD_STYLE if is_wrong else "")
         is_enabled = kind != "unused" or self.is_wrong
         self.field.widget.setEnabled(is_enabled)
         self.label.setEnabled(is_enabled)

@@ -235,7 +235,12 @@ class ParametersForm(QWidget):
     def _describe(self, name: str, values: Parameters) -> tuple[str, str]:
         rules = {"unused": self._rules.unused, "warning": self._rules.warnings, "hint": self._rules.hints}
         for kind, remarks in rules.items():
-            sentence = remarks[name](values) if name in remarks else ""
+            try:
+                sentence = remarks[name](values) if name in remarks else ""
+            except Exception as error:
+                # Such as a path that the system cannot look up. PyQt ends the whole program, and that is Studio, if
+                # an error leaves a slot.
+                return "warning", f"{self._parameters.plugin}: '{name}' cannot be looked into: {error}"
             if sentence:
                 return kind, sentence
         return "hint", ""
