@@ -152,6 +152,8 @@ def _read_rows(source: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(
             f"train_resnet: '{source}' must be UTF-8 text; save it as CSV UTF-8 ({error.reason})"
         ) from error
+    except OSError as error:
+        raise DatasetError(f"train_resnet: the table '{source}' cannot be read ({error.strerror})") from error
     lines = io.StringIO(text, newline="")
     first = lines.readline()
     lines.seek(0)
