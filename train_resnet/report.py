@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from infer_resnet.files import atomic_path, write_text
-from train_resnet import plots
+from train_resnet.page_text import (
+    describe_finding,
+    describe_sizes,
+    encode_picture,
+    format_duration,
+    format_percent,
+    format_size,
+    is_small,
+    to_address,
+)
+from train_resnet.plots import DARK, LIGHT, draw_confusion_matrix, draw_reliability, draw_training_curves, to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,12 +41,10 @@ _SCRIPT = "report_script.js"
 _MAX_CLASS_ROWS = 1000
 _MAX_FINDINGS = 50
 _MAX_CONFUSIONS = 15
-#: Pictures up to this side are shown enlarged and without smoothing; JPEG would smear them.
-_SMALL_PICTURE = 96
 #: Beyond this many classes the confusion matrix can be switched to its full size.
 _ZOOM_CLASSES = 40
 
-_THEMES = (plots.LIGHT, plots.DARK)
+_THEMES = (LIGHT, DARK)
 _FINDING_TITLES = {
     "unreadable": "Unreadable images, left out",
     "leaks": "Same picture in training and in validation or test: the figures are too good",
@@ -98,10 +103,10 @@ class ReportData:
 
 @dataclass(frozen=True)
 class _Chart:
-    """A chart in the colours of light and dark pages; sizes in CSS pixels, sources as data addresses."""
+    """A chart as PNG files in the colours of light and dark pages; sizes in CSS pixels."""
 
-    light: str
-    dark: str
+    light: bytes
+    dark: bytes
     width: int
     height: int
 
@@ -112,17 +117,15 @@ def write_report(folder: Path, data: ReportData) -> Path:
     Returns:
         Path of the page.
     """
-    page = render_report(data)
-    _write_bytes(folder / CURVES_NAME, plots.to_png(plots.draw_training_curves(data.history, data.best_epoch)))
-    _write_bytes(
-        folder / CONFUSION_NAME,
-        plots.to_png(plots.draw_confusion_matrix(data.metrics["confusion_matrix"], data.classes)),
-    )
+    charts = _draw_charts(data)
+    page = _render(data, charts)
+    _write_bytes(folder / CURVES_NAME, charts["curves"].light)
+    _write_bytes(folder / CONFUSION_NAME, charts["confusion"].light)
     write_text(folder / REPORT_NAME, page)
     return folder / REPORT_NAME
 
 
-def render_report(data: ReportData) -> str:
+def _render(data: ReportData, charts: Mapping[str, _Chart]) -> str:
     """Return the page: HTML without any address outside itself; names of classes and files are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -138,61 +141,13 @@ def render_report(data: ReportData) -> str:
         "duration": format_duration,
         "size": format_size,
         "picture": encode_picture,
+        "png": lambda content: to_address(content, "image/png"),
         "finding": describe_finding,
     }
-    environment.tests["small"] = lambda image: max(image.shape[:2]) <= _SMALL_PICTURE
-    page = environment.get_template(_TEMPLATE).render(_collect(data))
+    environment.tests["small"] = is_small
+    page = environment.get_template(_TEMPLATE).render(_collect(data), **charts)
     # A file name on Linux may hold bytes that are no text.
     return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def format_percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage, a dash where there is none; 100.0 % only where nothing is missing."""
-    if share is None:
-        return "–"
-    rounded = round(100 * share, digits)
-    if rounded >= 100 and share < 1:
-        rounded = 100 - 10**-digits
-    return f"{rounded:.{digits}f} %"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in the two units that matter."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def format_size(num_bytes: float) -> str:
-    """Return a file's size in the unit that fits."""
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
-def encode_picture(image: np.ndarray) -> str:
-    """Return an RGB image (height, width, 3) uint8 as a data address: JPEG, or PNG where it is small."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    if max(image.shape[:2]) <= _SMALL_PICTURE:
-        Image.fromarray(image).save(buffer, "png", optimize=True)
-        return _to_address(buffer.getvalue(), "image/png")
-    Image.fromarray(image).save(buffer, "jpeg", quality=85)
-    return _to_address(buffer.getvalue(), "image/jpeg")
-
-
-def describe_finding(entry: Any) -> str:
-    """Return one entry of the data report as a line of text."""
-    if isinstance(entry, Mapping):
-        return ": ".join(describe_finding(value) for value in entry.values())
-    if isinstance(entry, Iterable) and not isinstance(entry, str):
-        return " = ".join(describe_finding(value) for value in entry)
-    return str(entry)
 
 
 def _collect(data: ReportData) -> dict[str, Any]:
@@ -221,36 +176,24 @@ def _collect(data: ReportData) -> dict[str, Any]:
         "findings": findings,
         "finding_titles": _FINDING_TITLES,
         "max_findings": _MAX_FINDINGS,
-        "image_sizes": _describe_sizes(data.findings.get("image_sizes", {})),
+        "image_sizes": describe_sizes(data.findings.get("image_sizes", {})),
         "is_zoomable": len(data.classes) > _ZOOM_CLASSES and data.metrics["confusion_matrix"] is not None,
         "snippet": _write_snippet(data.weights_path),
-        **_draw_charts(data),
     }
 
 
 def _draw_charts(data: ReportData) -> dict[str, _Chart]:
     matrix = data.metrics["confusion_matrix"]
     return {
-        "curves": _make_chart(*(plots.draw_training_curves(data.history, data.best_epoch, theme) for theme in _THEMES)),
-        "confusion": _make_chart(*(plots.draw_confusion_matrix(matrix, data.classes, theme) for theme in _THEMES)),
-        "reliability": _make_chart(*(plots.draw_reliability(data.metrics["calibration"], theme) for theme in _THEMES)),
+        "curves": _make_chart(*(draw_training_curves(data.history, data.best_epoch, theme) for theme in _THEMES)),
+        "confusion": _make_chart(*(draw_confusion_matrix(matrix, data.classes, theme) for theme in _THEMES)),
+        "reliability": _make_chart(*(draw_reliability(data.metrics["calibration"], theme) for theme in _THEMES)),
     }
-
-
-def _describe_sizes(sizes: Mapping[str, Mapping[str, int]]) -> str:
-    """Return "320 x 240 to 4000 x 3000, median 640 x 480" from the data report's width and height."""
-    if not sizes:
-        return ""
-    smallest, median, largest = (
-        f"{sizes['width'][name]} × {sizes['height'][name]}" for name in ("smallest", "median", "largest")
-    )
-    return smallest if smallest == largest else f"{smallest} to {largest}, median {median},"
 
 
 def _make_chart(light: Figure, dark: Figure) -> _Chart:
     width, height = light.get_size_inches() * 96
-    light_source, dark_source = (_to_address(plots.to_png(figure), "image/png") for figure in (light, dark))
-    return _Chart(light_source, dark_source, round(width), round(height))
+    return _Chart(to_png(light), to_png(dark), round(width), round(height))
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
@@ -278,10 +221,6 @@ def _write_snippet(weights_path: Path) -> str:
             "print(classifier.get_whole_image_results())",
         )
     )
-
-
-def _to_address(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
