@@ -39,12 +39,14 @@ class Learner(Protocol):
     """Inputs and network of one kind of training.
 
     Attributes:
-        module: What the optimizer changes.
         numerics: In words, where and how exactly it is computed.
     """
 
-    module: nn.Module
     numerics: str
+
+    @property
+    def module(self) -> nn.Module:
+        """What the optimizer changes."""
 
     def prepare(self, folder: Path, hooks: Hooks) -> None:
         """Do what is done once before the first epoch; `folder` takes temporary files."""

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, open_weights
+
+from infer_resnet.checkpoint import BEST_CHECKPOINT, open_weights
 from infer_resnet.files import atomic_path, write_text
 from infer_resnet.model import load_model
 from train_resnet.data import Sample
+from train_resnet.export import ExportedFile
+from train_resnet.exports import export_model
 from train_resnet.learners import Predictions
 from train_resnet.metrics import compute_metrics
-from train_resnet.pictures import collect_mistakes, collect_samples
+from train_resnet.pictures import Mistake, collect_mistakes, collect_samples
 from train_resnet.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
 from train_resnet.run import Run, get_versions
 from train_resnet.run_folder import refresh_latest
@@ -98,20 +101,23 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
     run.timings["evaluation"] = time.monotonic() - started
     _write_predictions(run.folder, evaluations)
-    test = evaluations.get("test")
+    val, test = evaluations["val"], evaluations.get("test")
     result = TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
         best=best,
-        metrics=evaluations["val"].metrics,
+        metrics=val.metrics,
         test_metrics=test.metrics if test else None,
         reason=reason,
     )
+    started = time.monotonic()
+    exports = export_model(run, model, weights.metadata)
+    run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
     _write_metrics(run, result)
-    _write_report(run, result, evaluations["val"], model)
+    _write_report(run, result, exports, collect_mistakes(model, weights.metadata, val.samples, val.probabilities))
     refresh_latest(run.folder)
     return result
 
@@ -127,7 +133,7 @@ def _evaluate(run: Run, split: str) -> _Evaluation:
 
 def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
     """Write labels and probabilities of both splits, so that every figure can be computed again."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, evaluation in evaluations.items():
         arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in evaluation.samples])
         arrays[f"{split}_labels"] = evaluation.predictions.labels
@@ -136,8 +142,9 @@ def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> 
         np.savez(temporary, **arrays)
 
 
-def _write_report(run: Run, result: TrainingResult, validation: _Evaluation, model: nn.Module) -> None:
-    described = run.describe(result.best)
+def _write_report(
+    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], mistakes: Sequence[Mistake]
+) -> None:
     skipped = run.splits.get_skipped()
     notes = [result.reason[0].upper() + result.reason[1:] + "."]
     if skipped:
@@ -154,10 +161,11 @@ def _write_report(run: Run, result: TrainingResult, validation: _Evaluation, mod
         test_metrics=result.test_metrics,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
-        mistakes=collect_mistakes(model, described, validation.samples, validation.probabilities),
+        mistakes=mistakes,
         parameters=run.parameters.model_dump(),
         versions=get_versions(),
         timings=run.timings,
+        exports=exports,
         notes=notes,
         finished_at=datetime.now().astimezone().isoformat(timespec="seconds"),
     )

@@ -8,17 +8,16 @@ import io
 import json
 import platform
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
 from infer_resnet.files import resolve_path, write_text
-from train_resnet.data import Dataset, read_dataset
+from train_resnet.data import Dataset, Sample, read_dataset
 from train_resnet.finetuning import NetworkLearner
 from train_resnet.head import HeadLearner
 from train_resnet.initialization import Start, initialize
@@ -131,43 +130,33 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
-    resumed = read_state(resolve_path(parameters.resume_from).resolve()) if parameters.resume_from else None
-    if resumed is not None:
-        check_resumable(resumed, parameters)
-    else:
+    earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
+    if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)
-    numerics = choose_numerics(parameters.device, parameters.precision)
+    else:
+        earlier = read_state(earlier_folder)
+        check_resumable(earlier, parameters)
     dataset, report = _read_data(parameters, source, hooks)
     start = initialize(parameters, dataset.classes)
     splits = ImageSplits(dataset, start.preprocessing, parameters)
-    learner: Learner = (
-        HeadLearner(start, splits, parameters)
-        if parameters.feature_extract
-        else NetworkLearner(start, splits, parameters, numerics)
-    )
+    learner = _open_learner(parameters, start, splits)
     optimizer = build_optimizer(parameters, learner.module.parameters())
-    circumstances = Circumstances(
-        _hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()
+    state = TrainingState(
+        parameters.model_dump(),
+        Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
+        dataset.classes,
+        weights=learner.module.state_dict(),
+        optimizer=optimizer.state_dict(),
     )
-    if resumed is not None:
-        check_circumstances(resumed, circumstances)
-        folder, state = resolve_path(parameters.resume_from).resolve(), resumed
-        state.parameters = parameters.model_dump()
+    if earlier_folder is None:
+        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+    else:
+        check_circumstances(earlier, state.circumstances)
+        folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         learner.module.load_state_dict(dict(state.weights))
         optimizer.load_state_dict(dict(state.optimizer))
-    else:
-        state = TrainingState(
-            parameters.model_dump(),
-            circumstances,
-            dataset.classes,
-            weights=learner.module.state_dict(),
-            optimizer=optimizer.state_dict(),
-        )
-        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    labels = np.array([sample.label for sample in dataset.train])
-    weights = compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
-    loss = Loss(parameters.label_smoothing, weights)
+    loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, hooks, folder, splits, report, start, learner, optimizer, loss, state)
 
 
@@ -188,19 +177,24 @@ def _read_data(parameters: TrainParameters, source: Path, hooks: Hooks) -> tuple
         return check_images(dataset, parameters.max_image_megapixels, progress)
 
 
+def _open_learner(parameters: TrainParameters, start: Start, splits: ImageSplits) -> Learner:
+    if parameters.feature_extract:
+        return HeadLearner(start, splits, parameters)
+    return NetworkLearner(start, splits, parameters, choose_numerics(parameters.device, parameters.precision))
+
+
+def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:
+    labels = np.array([sample.label for sample in dataset.train])
+    return compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
+
+
 def _hash_dataset(dataset: Dataset) -> str:
     """Hash names, labels, sizes and splits of all images; where the folder lies has no influence."""
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-    content: list[Any] = [dataset.classes]
-    for split in (dataset.train, dataset.val, dataset.test):
-        content.append(
-            [
-                (
-                    sample.path.relative_to(folder).as_posix() if sample.path.is_relative_to(folder) else str(sample.path),
-                    sample.label,
-                    sample.path.stat().st_size,
-                )
-                for sample in split
-            ]
-        )
-    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
+
+    def identify(sample: Sample) -> tuple[str, int, int]:
+        path = sample.path.relative_to(folder) if sample.path.is_relative_to(folder) else sample.path
+        return path.as_posix(), sample.label, sample.path.stat().st_size
+
+    splits = [[identify(sample) for sample in split] for split in (dataset.train, dataset.val, dataset.test)]
+    return hashlib.sha256(json.dumps([dataset.classes, splits], ensure_ascii=True).encode()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -84,14 +83,14 @@ def publish_latest(run_folder: Path) -> None:
     temporary = latest.with_name(f".{LATEST}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            os.symlink(run_folder.name, temporary, target_is_directory=True)
+            temporary.symlink_to(run_folder.name, target_is_directory=True)
         except (OSError, NotImplementedError):  # Windows without developer mode, FAT
             shutil.copytree(run_folder, temporary)
         if is_copy:
             shutil.rmtree(latest)
         elif not temporary.is_symlink() and latest.is_symlink():
             latest.unlink()
-        os.replace(temporary, latest)
+        temporary.replace(latest)
     finally:
         if temporary.is_symlink():
             temporary.unlink()

@@ -104,9 +104,7 @@ def read_state(folder: Path) -> TrainingState:
     """
     path = folder / STATE_FILE
     if not path.is_file():
-        raise ParameterError(
-            f"train_resnet: 'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'"
-        )
+        raise ParameterError(f"train_resnet: 'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         circumstances = Circumstances(**content.pop("circumstances"))

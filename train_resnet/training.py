@@ -124,7 +124,8 @@ def _train_epoch(run: Run, epoch: int) -> Row:
         "learning_rate": learning_rate,
         "seconds": time.monotonic() - began,
     }
-    logger.info("train_resnet: %s", ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
+    figures_text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None)
+    logger.info("train_resnet: %s", figures_text)
     return row
 
 

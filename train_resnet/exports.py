@@ -1,0 +1,46 @@
+"""The exports that the parameters ask for, with the images that each is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from infer_resnet.checkpoint import ModelMetadata
+from train_resnet.export import ExportedFile, export_int8, export_onnx, export_openvino, export_pth
+from train_resnet.run import Run
+
+_BATCH_SIZE = 64
+
+
+def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[ExportedFile]:
+    """Write the formats that the parameters ask for; a stop on request leaves those that are complete.
+
+    Raises:
+        ExportError: A file could not be written, or answers differently from PyTorch.
+    """
+    parameters, val = run.parameters, run.splits.open("val")
+    exports = {
+        "export_pth": export_pth,
+        "export_onnx": export_onnx,
+        "export_openvino": export_openvino,
+    }
+    wanted = [export for name, export in exports.items() if getattr(parameters, name)]
+    written = []
+    if wanted:
+        images = next(val.plain(_BATCH_SIZE)).images
+        for export in wanted:
+            run.hooks.check()
+            written.append(export(run.folder, model, metadata, images))
+    if parameters.export_int8:
+        run.hooks.check()
+        written.append(export_int8(run.folder, model, metadata, _read_images(run), val.plain(_BATCH_SIZE)))
+    return written
+
+
+def _read_images(run: Run) -> Iterator[torch.Tensor]:
+    """Yield training images, (3, S, S) uint8, in an order that mixes the classes."""
+    order = torch.randperm(len(run.dataset.train), generator=torch.Generator().manual_seed(run.parameters.seed))
+    for batch in run.splits.open("train").plain(_BATCH_SIZE, order.tolist()):
+        yield from batch.images
