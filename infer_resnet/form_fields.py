@@ -151,7 +151,7 @@ def _make_path(declaration: FieldInfo) -> Field:
     """Make a text field with a button for each kind of path (file, folder) that the parameter takes."""
     widget, edit = QWidget(), QLineEdit()
     edit.setClearButtonEnabled(True)
-    edit.setPlaceholderText(describe_constraint(declaration).removeprefix("a path of "))
+    edit.setPlaceholderText(describe_constraint(declaration).removeprefix("a path of ").replace(" of a ", " a "))
     row = QHBoxLayout(widget)
     row.setContentsMargins(0, 0, 0, 0)
     row.addWidget(edit)

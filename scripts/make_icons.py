@@ -1,6 +1,6 @@
 """Draw the icons of both plugins: a residual block, on blue for inference and on orange for training.
 
-python docs/make_icons.py
+python scripts/make_icons.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Photograph both forms, as Ikomia Studio shows them, into docs/images; needs no display.
 
-python docs/make_form_pictures.py [folder]
+python scripts/make_form_pictures.py [folder]
 """
 
 from __future__ import annotations
