@@ -74,8 +74,7 @@ class Architecture:
 
 def _publish(model: str, **digests: str) -> tuple[PublishedWeights, ...]:
     return tuple(
-        PublishedWeights(name, f"{model}-{digest}.pth", _RESIZE_SIZES[name])
-        for name, digest in digests.items()
+        PublishedWeights(name, f"{model}-{digest}.pth", _RESIZE_SIZES[name]) for name, digest in digests.items()
     )
 
 
@@ -83,12 +82,8 @@ ARCHITECTURES = MappingProxyType(
     {
         architecture.name: architecture
         for architecture in (
-            Architecture(
-                "resnet18", "basic", (2, 2, 2, 2), 11_689_512, _publish("resnet18", IMAGENET1K_V1="f37072fd")
-            ),
-            Architecture(
-                "resnet34", "basic", (3, 4, 6, 3), 21_797_672, _publish("resnet34", IMAGENET1K_V1="b627a593")
-            ),
+            Architecture("resnet18", "basic", (2, 2, 2, 2), 11_689_512, _publish("resnet18", IMAGENET1K_V1="f37072fd")),
+            Architecture("resnet34", "basic", (3, 4, 6, 3), 21_797_672, _publish("resnet34", IMAGENET1K_V1="b627a593")),
             Architecture(
                 "resnet50",
                 "bottleneck",

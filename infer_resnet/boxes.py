@@ -25,10 +25,10 @@ def crop_box(image: np.ndarray, box: Box, margin: float = 0.0) -> np.ndarray | N
     if not all(math.isfinite(value) for value in box) or width <= 0 or height <= 0:
         return None
     image_height, image_width = image.shape[:2]
-    first_column = max(0, math.floor(left - margin * width))
-    first_row = max(0, math.floor(top - margin * height))
-    last_column = min(image_width, math.ceil(left + width + margin * width))
-    last_row = min(image_height, math.ceil(top + height + margin * height))
+    first_column = math.floor(max(0.0, left - margin * width))
+    first_row = math.floor(max(0.0, top - margin * height))
+    last_column = math.ceil(min(image_width, left + width + margin * width))
+    last_row = math.ceil(min(image_height, top + height + margin * height))
     if first_column >= last_column or first_row >= last_row:
         return None
     return image[first_row:last_row, first_column:last_column]

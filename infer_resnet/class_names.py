@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer_resnet.architectures import get_imagenet_classes
-from infer_resnet.checkpoint import WeightsError
+from infer_resnet.metadata import WeightsError
+
+#: The file beside weights without names that is read where no class file is set.
+CLASSES_NAME = "classes.txt"
 
 
 def read_class_file(path: Path) -> tuple[str, ...]:
@@ -39,7 +42,7 @@ def find_class_names(num_classes: int, class_file: Path | None, weights_path: Pa
     Raises:
         WeightsError: There are none, or not as many as the network has outputs.
     """
-    beside = weights_path.with_name("classes.txt")
+    beside = weights_path.with_name(CLASSES_NAME)
     if class_file is None and beside.is_file():
         class_file = beside
     if class_file is None:
@@ -47,7 +50,7 @@ def find_class_names(num_classes: int, class_file: Path | None, weights_path: Pa
             return get_imagenet_classes()
         raise WeightsError(
             f"weights file '{weights_path}' has {num_classes} outputs and no class names; "
-            "set 'class_file', or put a classes.txt beside it"
+            f"set 'class_file', or put a {CLASSES_NAME} beside it"
         )
     names = read_class_file(class_file)
     if len(names) != num_classes:

@@ -28,8 +28,6 @@ _MAX_BOX_TEXT_SHARE = 1 / 28
 
 #: The engine puts a light, half transparent ground under texts: only dark text is readable on it.
 TEXT_COLOR = (16, 16, 16)
-
-
 _GROUND_COLOR = (236, 236, 236, 215)
 
 
@@ -70,10 +68,8 @@ def lay_out_top_k(prediction: Prediction, height: int, width: int) -> list[TextL
         max(_MIN_FONT_SIZE, int(0.9 * height / len(texts) / _LINE_HEIGHT)),
     )
     margin = 0.02 * min(height, width)
-    return [
-        TextLine(_shorten(text, font_size, width - 2 * margin), margin, margin + i * font_size * _LINE_HEIGHT, font_size)
-        for i, text in enumerate(texts)
-    ]
+    texts = [_shorten(text, font_size, width - 2 * margin) for text in texts]
+    return [TextLine(text, margin, margin + i * font_size * _LINE_HEIGHT, font_size) for i, text in enumerate(texts)]
 
 
 def lay_out_box_label(prediction: Prediction, height: int, width: int) -> TextLine:

@@ -10,7 +10,7 @@ from infer_resnet.preprocessing import Preprocessing
 #: Opacity of the colours where the activation is highest.
 _MAX_OPACITY = 0.6
 #: Pixels that are blended at a time, so that memory stays bounded on very large images.
-_STRIP_PIXELS = 1 << 22
+_STRIP_PIXELS = 1 << 20
 
 
 def class_activation_map(feature_map: np.ndarray, class_weights: np.ndarray) -> np.ndarray:
@@ -41,35 +41,31 @@ def overlay_heatmap(image: np.ndarray, activation: np.ndarray, preprocessing: Pr
         RGB, (height, width, 3) uint8: strong activation is warm and opaque, none leaves the picture as it is.
     """
     height, width = image.shape[:2]
-    region = preprocessing.get_visible_region(height, width)
-    scaled = (activation / max(float(activation.max()), 1e-12)).astype(np.float32)
-    overlay = np.empty_like(image)
-    strip = max(1, _STRIP_PIXELS // width)
-    for start in range(0, height, strip):
-        rows = image[start : start + strip]
-        left, top, region_width, region_height = region
-        strength = _stretch(scaled, (left, top - start, region_width, region_height), rows.shape[:2])
+    left, top, region_width, region_height = preprocessing.get_visible_region(height, width)
+    rows = _interpolate_cells(height, top, region_height, activation.shape[0])  # (height, h)
+    columns = _interpolate_cells(width, left, region_width, activation.shape[1])  # (width, w)
+    scaled = activation / max(float(activation.max()), 1e-12) @ columns.T  # (h, width)
+    overlay = np.empty(image.shape, np.uint8)
+    step = max(1, _STRIP_PIXELS // width)
+    for start in range(0, height, step):
+        strip = image[start : start + step]
+        strength = rows[start : start + step] @ scaled  # (strip, width), 0..1
         colors = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
         opacity = _MAX_OPACITY * np.sqrt(strength)[..., None]
-        overlay[start : start + strip] = rows + (colors - rows.astype(np.float32)) * opacity
+        overlay[start : start + step] = strip + (colors - strip.astype(np.float32)) * opacity
     return overlay
 
 
-def _stretch(
-    activation: np.ndarray, region: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
-    """Place a map at `region` (left, top, width, height) of an image of `size` (height, width); 0 outside.
+def _interpolate_cells(length: int, start: float, span: float, cells: int) -> np.ndarray:
+    """Return how much each of the cells that share a span counts at each pixel of a line.
 
-    Centres of the map's cells come to the centres of their shares of the region.
+    Linear between the centres of the cells, constant from the outermost ones to the ends of the span, 0 beyond.
+
+    Returns:
+        (length, cells) float32.
     """
-    left, top, region_width, region_height = region
-    height, width = size
-    scale_x, scale_y = region_width / activation.shape[1], region_height / activation.shape[0]
-    matrix = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
-    stretched = cv2.warpAffine(
-        activation, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
-    stretched *= ((rows >= top) & (rows <= top + region_height))[:, None]
-    stretched *= (columns >= left) & (columns <= left + region_width)
-    return np.clip(stretched, 0, 1)
+    centres = np.arange(length, dtype=np.float32) + 0.5 - start
+    positions = np.clip(centres / span * cells - 0.5, 0, cells - 1)
+    weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)))
+    weights[(centres < 0) | (centres > span)] = 0
+    return weights

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 
@@ -22,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush_to_disk(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -40,9 +40,11 @@ def resolve_path(text: str) -> Path:
         # On deployment the engine rewrites a parameter that names an existing file to file://...
         # Some of its versions percent-encode and some do not: the literal name wins if it exists.
         literal = Path(text.removeprefix("file://"))
-        parts = urlsplit(text)
-        text = str(literal) if literal.exists() else url2pathname(parts.path) or unquote(parts.path)
-    return Path(os.path.abspath(Path(text).expanduser()))
+        text = str(literal) if literal.exists() else url2pathname(urlsplit(text).path)
+    path = Path(text)
+    with suppress(RuntimeError):  # `~name` of nobody
+        path = path.expanduser()
+    return Path(os.path.abspath(path))
 
 
 def get_ikomia_root() -> Path:

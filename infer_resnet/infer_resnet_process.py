@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ikomia import core, dataprocess
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from infer_resnet.boxes import Box
-    from infer_resnet.drawing import Color, TextLine
+    from infer_resnet.drawing import Color
+    from infer_resnet.loader import Model
     from infer_resnet.predictor import AnswerOptions, Prediction, Predictor
 
 logger = logging.getLogger(__name__)
@@ -47,14 +49,13 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         self.get_output(_EMBEDDING).name = "Embedding"
         # A task without a parameter object crashes the engine when the workflow is saved.
         self.set_param_object(param or InferResnetParam())
-        # The engine copies the name of a connected graphics output onto the input; that is the only trace that a
-        # detector which found nothing leaves.
         self._unconnected_name = self.get_input(1).name
         self._loader: Any = None
         self._smoother: Any = None
+        self._model: Model | None = None
         self._names: tuple[str, ...] = ()
         self._colors: list[Color] = []
-        self._is_logged = ""
+        self._logged = ""
         self._predictions: list[Prediction] = []
 
     def get_progress_steps(self) -> int:
@@ -75,7 +76,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         from infer_resnet.loader import describe
 
         predictor = self._load(self._get_values())
-        return describe(self._loader.model, predictor)
+        assert self._model is not None
+        return describe(self._model, predictor)
 
     def get_image_with_graphics(self) -> np.ndarray:
         """Return the last image with the answers drawn on it, (height, width, 3) uint8 RGB.
@@ -86,10 +88,9 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
             ValueError: There is no image.
         """
         from infer_resnet.drawing import annotate
-        from infer_resnet.images import to_rgb
 
         colors = [self._get_color(prediction) for prediction in self._predictions]
-        return annotate(to_rgb(self._get_image()), self._predictions, colors)
+        return annotate(self._read_input(), self._predictions, colors)
 
     def reset_smoothing(self) -> None:
         """Forget the frames that `smoothing` has averaged so far."""
@@ -100,41 +101,46 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         """Classify the connected image (called by the engine).
 
         Raises:
-            ValueError: There is no image, or one of a shape or type that is no picture; or weights or class names do
-                not fit.
-            RuntimeError: The machine lacks the device, precision or runtime.
+            ValueError: There is no image, or one of a shape or type that is no picture; weights or class names do not
+                fit; or the machine lacks the device, precision or runtime.
         """
-        from infer_resnet.images import to_rgb
+        from infer_resnet.outputs import draw_heatmaps, fill_embeddings
 
         self.begin_task_run()
         self._clear_outputs()
         values = self._get_values()
-        image = to_rgb(self._get_image())
+        image = self._read_input()
         predictor = self._load(values)
-        options = _get_answer_options(values)
         if self._has_detector():
-            self._predictions = self._classify_boxes(predictor, options, image, values)
+            self._predictions = self._classify_boxes(predictor, image, values)
         else:
-            self._predictions = [self._classify_image(predictor, options, image, values)]
+            self._predictions = [self._classify_image(predictor, image, values)]
         self._show_predictions(image.shape[:2])
         if values.heatmap:
-            self._show_heatmap(predictor, image, values)
+            picture = draw_heatmaps(image, self._predictions, predictor.preprocessing, values.box_margin)
+            self.get_output(_HEATMAP).set_image(picture)
         if values.embedding:
-            self._show_embeddings()
+            fill_embeddings(self.get_output(_EMBEDDING), self._predictions)
         self.emit_step_progress()
         self.end_task_run()
 
     def _get_values(self) -> InferParameters:
         return self.get_param_object().values
 
-    def _get_image(self) -> np.ndarray:
+    def _read_input(self) -> np.ndarray:
+        """Return the connected image, (height, width, 3) uint8 RGB; it may be the caller's own array."""
+        from infer_resnet.images import ImageError, to_rgb
+
         source = self.get_input(0)
         image = None if source is None else source.get_image()
         if image is None:
             path = getattr(source, "source_file_path", "")
             origin = f"'{path}' could not be decoded" if path else "nothing is connected to input 0"
-            raise ValueError(f"infer_resnet: no image: {origin}")
-        return image
+            raise ImageError(f"infer_resnet: no image: {origin}")
+        try:
+            return to_rgb(image)
+        except ImageError as error:
+            raise ImageError(f"infer_resnet: {error}") from error
 
     def _load(self, values: InferParameters) -> Predictor:
         if self._loader is None:
@@ -142,21 +148,22 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
             from infer_resnet.smoothing import ProbabilitySmoother
 
             self._loader, self._smoother = Loader(), ProbabilitySmoother()
-        predictor: Predictor = self._loader.load(values)
-        self._log_once(predictor)
+        predictor: Predictor
+        self._model, predictor = self._loader.load(values)
+        self._log_once(self._model, predictor)
         self._set_names(predictor, has_unknown=values.confidence_threshold > 0)
         return predictor
 
-    def _log_once(self, predictor: Predictor) -> None:
-        model, runtime, preprocessing = self._loader.model, predictor.runtime, predictor.preprocessing
+    def _log_once(self, model: Model, predictor: Predictor) -> None:
+        runtime, preprocessing = predictor.runtime, predictor.preprocessing
         text = (
             f"{model.metadata.model_name}, {model.num_classes} classes, from '{model.file.path}'"
             f"{' (which describes itself)' if model.is_self_describing else ''}; {preprocessing.resize_mode} to "
             f"{preprocessing.input_size} pixels; {runtime.name} on {runtime.device} in {runtime.precision}"
         )
-        if text != self._is_logged:
+        if text != self._logged:
             logger.info("infer_resnet: %s", text)
-            self._is_logged = text
+            self._logged = text
 
     def _set_names(self, predictor: Predictor, has_unknown: bool) -> None:
         """Tell the engine the names and as many colours: it reads past a table that is too short."""
@@ -177,107 +184,72 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
             self.get_output(index).clear_data()
 
     def _has_detector(self) -> bool:
-        return self.get_input(1).name != self._unconnected_name or self.get_input(1).is_data_available()
+        """Tell whether boxes, perhaps none of them, are given to be classified instead of the whole image.
 
-    def _classify_image(
-        self, predictor: Predictor, options: AnswerOptions, image: np.ndarray, values: InferParameters
-    ) -> Prediction:
-        prediction = predictor.predict([image], options)[0]
+        A detector that found nothing leaves one trace: the engine gives the input the name of the graphics output that
+        is connected to it, and takes it back when the connection is deleted. (When the detector itself is deleted,
+        its last boxes stay in the input until another graphics output is connected.)
+        """
+        graphics = self.get_input(1)
+        return graphics.name != self._unconnected_name or graphics.is_data_available()
+
+    def _classify_image(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> Prediction:
+        adjust = None
         if values.smoothing > 0:
-            stream = (self.get_input(0).source_file_path, image.shape, self._names)
-            smoothed = self._smoother.update(prediction.probabilities, values.smoothing, stream)
-            answer = predictor.answer(smoothed, options)
-            prediction = replace(answer, embedding=prediction.embedding, activation=prediction.activation)
+            stream = (self.get_input(0).source_file_path, image.shape, predictor)
+            adjust = partial(self._smoother.update, share=values.smoothing, stream=stream)
         else:
             self._smoother.reset()
+        prediction = predictor.predict([image], _get_answer_options(values), adjust)[0]
         names = [score.label for score in prediction.top_k]
-        confidences = [str(score.confidence) for score in prediction.top_k]
-        self.set_whole_image_results(names, confidences)
+        self.set_whole_image_results(names, [str(score.confidence) for score in prediction.top_k])
         return prediction
 
-    def _classify_boxes(
-        self, predictor: Predictor, options: AnswerOptions, image: np.ndarray, values: InferParameters
-    ) -> list[Prediction]:
+    def _classify_boxes(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> list[Prediction]:
         from infer_resnet.boxes import crop_box
 
-        found = []
-        for item in self._get_items():
+        items, boxes, crops = [], [], []
+        for item in _select_shapes(self.get_input_objects()):
             box: Box = tuple(item.get_bounding_rect())  # type: ignore[assignment]
             crop = crop_box(image, box, values.box_margin)
             if crop is not None:
-                found.append((item, box, crop))
-        predictions = [
-            replace(prediction, box=box)
-            for prediction, (_, box, _) in zip(
-                predictor.predict([crop for *_, crop in found], options), found, strict=True
-            )
-        ]
-        for (item, _, _), prediction in zip(found, predictions, strict=True):
+                items.append(item)
+                boxes.append(box)
+                crops.append(crop)
+        predictions = predictor.predict(crops, _get_answer_options(values))
+        for item, prediction in zip(items, predictions, strict=True):
             # The name after the last class is `unknown`.
             self.add_object(item, prediction.index % len(self._names), prediction.confidence)
-        return predictions
-
-    def _get_items(self) -> list[Any]:
-        """Return the detector's shapes in its order: rectangles, and polygons that have no rectangle of their own."""
-        items = [item for item in self.get_input_objects() if not item.is_text_item()]
-        rectangles = [item for item in items if isinstance(item, core.CGraphicsRectangle)]
-        known = {item.get_id() for item in rectangles}
-        return [
-            item
-            for item in items
-            if isinstance(item, core.CGraphicsRectangle)
-            or (isinstance(item, core.CGraphicsPolygon) and item.get_id() not in known)
-        ]
+        return [replace(prediction, box=box) for prediction, box in zip(predictions, boxes, strict=True)]
 
     def _show_predictions(self, size: tuple[int, int]) -> None:
         """Replace the engine's texts by ones that fit the image, and its table by one that says more."""
-        from infer_resnet.drawing import lay_out_box_label, lay_out_top_k
+        from infer_resnet.outputs import fill_graphics, fill_table
 
-        is_whole = bool(self._predictions) and self._predictions[0].box is None
-        for graphics in (self.get_output(_GRAPHICS), self.get_output(_DETECTIONS).get_graphics_io()):
-            graphics.clear_data()
-            if is_whole:
-                lines = lay_out_top_k(self._predictions[0], *size)
-            else:
-                lines = [lay_out_box_label(prediction, *size) for prediction in self._predictions]
-                for prediction in self._predictions:
-                    _add_box(graphics, prediction, self._get_color(prediction), size)
-            for line in lines:
-                _add_text(graphics, line)
-        self._fill_table()
+        fill_graphics(self.get_output(_GRAPHICS), self._predictions, self._get_color, size)
+        boxes = [prediction for prediction in self._predictions if prediction.box is not None]
+        fill_graphics(self.get_output(_DETECTIONS).get_graphics_io(), boxes, self._get_color, size)
+        fill_table(self.get_output(_TABLE), self._predictions)
 
     def _get_color(self, prediction: Prediction) -> Color:
         return self._colors[prediction.index % len(self._colors)]
 
-    def _fill_table(self) -> None:
-        table = self.get_output(_TABLE)
-        table.clear_data()
-        whole = self._predictions[0] if self._predictions and self._predictions[0].box is None else None
-        rows = list(whole.top_k) if whole else self._predictions
-        if not rows:
-            return
-        labels = [row.label for row in rows]
-        table.add_value_list([str(row.index) for row in rows], "Index", labels)
-        table.add_value_list([f"{row.confidence:.4f}" for row in rows], "Confidence", labels)
 
-    def _show_heatmap(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> None:
-        from infer_resnet.boxes import crop_box
-        from infer_resnet.explain import overlay_heatmap
+def _select_shapes(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield one shape an object, in order: rectangles, and polygons that stand for themselves.
 
-        picture = image.copy()
-        for prediction in self._predictions:
-            margin = values.box_margin
-            region = picture if prediction.box is None else crop_box(picture, prediction.box, margin)
-            source = image if prediction.box is None else crop_box(image, prediction.box, margin)
-            assert region is not None and source is not None and prediction.activation is not None
-            region[:] = overlay_heatmap(source, prediction.activation, predictor.preprocessing)
-        self.get_output(_HEATMAP).set_image(picture)
-
-    def _show_embeddings(self) -> None:
-        output = self.get_output(_EMBEDDING)
-        for number, prediction in enumerate(self._predictions):
-            assert prediction.embedding is not None
-            output.add_value_list([float(value) for value in prediction.embedding], f"{number}: {prediction.label}")
+    An instance segmentation sends a rectangle and then the polygons of its mask, all of the object's category (their
+    ids differ). A rotated box is a polygon of the category "Default", as are shapes drawn by hand.
+    """
+    category = "Default"
+    for item in items:
+        if isinstance(item, core.CGraphicsRectangle):
+            category = item.get_category()
+            yield item
+        elif isinstance(item, core.CGraphicsPolygon):
+            is_part = item.get_category() == category != "Default"
+            if not is_part:
+                yield item
 
 
 def _get_answer_options(values: InferParameters) -> AnswerOptions:
@@ -289,26 +261,6 @@ def _get_answer_options(values: InferParameters) -> AnswerOptions:
         heatmap=values.heatmap,
         embedding=values.embedding,
     )
-
-
-def _add_text(graphics: Any, line: TextLine) -> None:
-    from infer_resnet.drawing import TEXT_COLOR
-
-    style = core.GraphicsTextProperty()
-    style.font_size = line.font_size
-    style.color = list(TEXT_COLOR)
-    style.bold = line.is_bold
-    graphics.add_text(line.text, line.left, line.baseline, style)
-
-
-def _add_box(graphics: Any, prediction: Prediction, color: Color, size: tuple[int, int]) -> None:
-    from infer_resnet.drawing import get_line_width
-
-    assert prediction.box is not None
-    style = core.GraphicsRectProperty()
-    style.pen_color = [*color, 255]
-    style.line_size = get_line_width(*size)
-    graphics.add_rectangle(*(float(value) for value in prediction.box), style)
 
 
 class InferResnetFactory(dataprocess.CTaskFactory):

@@ -9,14 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, PublishedWeights, get_imagenet_classes
+from infer_resnet.architectures import (
+    ARCHITECTURES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PublishedWeights,
+    get_imagenet_classes,
+)
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
-from infer_resnet.class_names import find_class_names
+from infer_resnet.class_names import CLASSES_NAME, find_class_names
 from infer_resnet.files import get_ikomia_root, resolve_path
 from infer_resnet.parameters import InferParameters
 from infer_resnet.predictor import Predictor
 from infer_resnet.preprocessing import Preprocessing
-from infer_resnet.runtimes import NetworkSource, Runtime, RuntimeOptions, open_runtime
+from infer_resnet.runtimes import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions, open_runtime
 from infer_resnet.schema import ParameterError
 
 if TYPE_CHECKING:
@@ -50,36 +56,43 @@ class Loader:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Any, Any]] = {}
-        self.model: Model | None = None
 
-    def load(self, values: InferParameters) -> Predictor:
-        """Return a predictor for the parameters, reloading only what they changed.
+    def load(self, values: InferParameters) -> tuple[Model, Predictor]:
+        """Return weights and predictor for the parameters, reloading only what they, or the files, changed.
 
         Raises:
             ParameterError: A parameter contradicts the weights file.
             WeightsError: Weights or class names are missing, damaged or do not fit.
-            RuntimeError: The machine lacks the device, precision or runtime.
+            ValueError: The machine lacks the device, precision or runtime.
         """
         try:
-            weights_key = _get_weights_key(values)
-            model = self._keep("model", weights_key, lambda: _find_model(values))
-            self.model = model
-            preprocessing = _choose_preprocessing(model, values)
-            classes = self._keep("classes", (weights_key, _get_class_file_key(values)), lambda: _name_classes(model, values))
-            options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
-            runtime = self._keep(
-                "runtime",
-                (weights_key, options, preprocessing.input_size, preprocessing.mean, preprocessing.std),
-                lambda: _open_runtime(model, preprocessing, options),
+            stamps = _get_stamps(values)
+            weights_name = "" if values.model_weight_file else values.pretrained_weights
+            model = self._keep("model", (values.model_name, weights_name, stamps), lambda: _find_model(values))
+            classes = self._keep(
+                "classes",
+                (model.file.path, stamps, _get_class_stamps(model, values)),
+                lambda: _name_classes(model, values),
             )
+            preprocessing = _choose_preprocessing(model, values)
+            options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
+            network = (model.file.path, stamps, preprocessing.input_size, preprocessing.mean, preprocessing.std)
+            runtime = self._keep("runtime", (network, options), lambda: _open_runtime(model, preprocessing, options))
         except WeightsError as error:
             raise WeightsError(f"{values.plugin}: {error}") from error
-        return Predictor(runtime, preprocessing, classes)
+        except RuntimeOptionError as error:
+            raise RuntimeOptionError(f"{values.plugin}: {error}") from error
+        predictor = self._keep(
+            "predictor", (preprocessing, classes), lambda: Predictor(runtime, preprocessing, classes)
+        )
+        return model, predictor
 
     def _keep(self, part: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return the part made for this key, made anew where the last one was for another key."""
         if part not in self._kept or self._kept[part][0] != key:
             self._kept.pop(part, None)
+            if part == "runtime":
+                self._kept.pop("predictor", None)  # It holds the old network.
             self._kept[part] = (key, make())
         return self._kept[part][1]
 
@@ -107,35 +120,38 @@ def describe(model: Model, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _get_weights_key(values: InferParameters) -> tuple[Any, ...]:
-    """Identify the weights, so that a file that was replaced since is seen."""
+def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
+    """Identify the content of the weights file, so that one that was replaced since is seen; () for ImageNet's."""
     if not values.model_weight_file:
-        return values.model_name, values.pretrained_weights
-    path = resolve_path(values.model_weight_file)
-    parts = (path, path / BEST_CHECKPOINT, path.with_suffix(".bin"))
-    return values.model_name, path, *(_get_stamp(part) for part in parts)
-
-
-def _get_class_file_key(values: InferParameters) -> tuple[Any, ...]:
-    if not values.model_weight_file or not values.class_file:
         return ()
-    path = resolve_path(values.class_file)
-    return path, _get_stamp(path)
+    path = resolve_path(values.model_weight_file)
+    parts = (path, path / BEST_CHECKPOINT, path.parent / f"{path.stem}.bin")  # a file, a run folder, an OpenVINO model
+    return path, *(_get_stamp(part) for part in parts)
 
 
-def _get_stamp(path: Path) -> tuple[int, int] | None:
+def _get_class_stamps(model: Model, values: InferParameters) -> tuple[Any, ...]:
+    path = _get_class_file(values)
+    return path, _get_stamp(path) if path else None, _get_stamp(model.file.path.with_name(CLASSES_NAME))
+
+
+def _get_class_file(values: InferParameters) -> Path | None:
+    """Return the class file of the parameters; none is read while ImageNet weights are used."""
+    return resolve_path(values.class_file) if values.class_file and values.model_weight_file else None
+
+
+def _get_stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _find_model(values: InferParameters) -> Model:
     if not values.model_weight_file:
         return _find_imagenet_model(values)
     file = open_weights(resolve_path(values.model_weight_file))
-    if file.metadata is not None and file.metadata.classes:
+    if file.metadata is not None:
         _refuse_other_model(values, file.metadata.model_name, file, may_be_default=True)
         return Model(file, file.metadata, len(file.metadata.classes), is_self_describing=True)
     if file.is_graph:
@@ -180,12 +196,12 @@ def _choose_preprocessing(model: Model, values: InferParameters) -> Preprocessin
 
 
 def _name_classes(model: Model, values: InferParameters) -> tuple[str, ...]:
-    if model.metadata.classes:
-        if values.class_file and values.model_weight_file:
-            logger.warning("%s: 'class_file' is not used: '%s' names its classes", values.plugin, model.file.path)
-        return model.metadata.classes
-    class_file = resolve_path(values.class_file) if values.class_file else None
-    return find_class_names(model.num_classes, class_file, model.file.path)
+    class_file = _get_class_file(values)
+    if not model.metadata.classes:
+        return find_class_names(model.num_classes, class_file, model.file.path)
+    if class_file is not None:
+        logger.warning("%s: 'class_file' is not used: '%s' names its classes", values.plugin, model.file.path)
+    return model.metadata.classes
 
 
 def _open_runtime(model: Model, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:

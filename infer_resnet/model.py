@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from infer_resnet.architectures import ARCHITECTURES
-from infer_resnet.checkpoint import WeightsError
+from infer_resnet.metadata import WeightsError
 
 
 def build_model(model_name: str, num_classes: int, small_input_stem: bool = False) -> nn.Module:
@@ -106,8 +107,8 @@ def _download(url: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         hash_prefix = path.stem.rsplit("-", 1)[-1]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=hash_prefix, progress=False)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         raise WeightsError(
-            f"ImageNet weights '{path.name}' are not in '{path.parent}' and could not be downloaded from {url} ({error}); "
-            "without network, put the file there, or set 'model_weight_file' to weights of your own"
+            f"ImageNet weights '{path.name}' are not in '{path.parent}' and could not be downloaded from {url} "
+            f"({error}); without network, put the file there, or set 'model_weight_file' to weights of your own"
         ) from error

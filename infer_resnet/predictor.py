@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Prediction:
             "label": self.label,
             "index": self.index,
             "confidence": self.confidence,
-            "top_k": [vars(score) for score in self.top_k],
+            "top_k": [asdict(score) for score in self.top_k],
             "box": None if self.box is None else list(self.box),
             "embedding": None if self.embedding is None else self.embedding.tolist(),
         }
@@ -99,12 +99,18 @@ class Predictor:
     def _head_weights(self) -> np.ndarray:
         return self.runtime.read_head_weights()
 
-    def predict(self, images: Sequence[np.ndarray], options: AnswerOptions | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        images: Sequence[np.ndarray],
+        options: AnswerOptions | None = None,
+        adjust: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> list[Prediction]:
         """Classify images, in batches.
 
         Args:
             images: RGB, each (height, width, 3) uint8; sizes may differ.
             options: What the answers hold.
+            adjust: Takes the probabilities of one image, (num_classes,), and returns those to answer from.
 
         Returns:
             One prediction an image, in order.
@@ -112,10 +118,14 @@ class Predictor:
         Raises:
             ValueError: An image has another shape or dtype.
         """
+        import torch
+
         options = options or AnswerOptions()
         predictions: list[Prediction] = []
         for start in range(0, len(images), _MAX_BATCH):
-            predictions += self._predict_batch(images[start : start + _MAX_BATCH], options)
+            prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
+            batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
+            predictions += self._predict_batch(batch, options, adjust)
         return predictions
 
     def predict_files(
@@ -143,33 +153,29 @@ class Predictor:
                 batch = [pending.popleft() for _ in range(min(_MAX_BATCH, len(pending)))]
                 yield from self._answer_files([(path, future.result()) for path, future in batch], options)
 
-    def answer(self, probabilities: np.ndarray, options: AnswerOptions) -> Prediction:
-        """Name the classes of one row of probabilities.
+    def _predict_batch(
+        self, batch: Any, options: AnswerOptions, adjust: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> list[Prediction]:
+        output = self.runtime.run(batch, with_features=options.heatmap or options.embedding)
+        if not np.isfinite(output.logits).all():
+            raise RuntimeError(
+                f"infer_resnet: the network's answer is not finite in precision {self.runtime.precision}; "
+                "set 'precision' to fp32"
+            )
+        predictions = []
+        for index, probabilities in enumerate(softmax(output.logits)):
+            prediction = self._name(probabilities if adjust is None else adjust(probabilities), options)
+            predictions.append(self._add_features(prediction, output, index, options))
+        return predictions
 
-        Args:
-            probabilities: (num_classes,) float32.
-            options: top_k and confidence_threshold count here.
-        """
+    def _name(self, probabilities: np.ndarray, options: AnswerOptions) -> Prediction:
+        """Turn one row of probabilities into the names of the most probable classes."""
         order = _find_largest(probabilities, min(options.top_k, len(probabilities)))
         top_k = tuple(ClassScore(self.classes[i], int(i), float(probabilities[i])) for i in order)
         best = top_k[0]
         if best.confidence < options.confidence_threshold:
             return Prediction(UNKNOWN, -1, best.confidence, top_k, probabilities=probabilities)
         return Prediction(best.label, best.index, best.confidence, top_k, probabilities=probabilities)
-
-    def _predict_batch(self, images: Sequence[np.ndarray], options: AnswerOptions) -> list[Prediction]:
-        import torch
-
-        prepared = [self.preprocessing.prepare(image) for image in images]
-        batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
-        return self._answer_batch(batch, options)
-
-    def _answer_batch(self, batch: Any, options: AnswerOptions) -> list[Prediction]:
-        output = self.runtime.run(batch, with_features=options.heatmap or options.embedding)
-        probabilities = softmax(output.logits)
-        return [
-            self._add_features(self.answer(row, options), output, i, options) for i, row in enumerate(probabilities)
-        ]
 
     def _add_features(
         self, prediction: Prediction, output: NetworkOutput, index: int, options: AnswerOptions
@@ -193,7 +199,7 @@ class Predictor:
         import torch
 
         readable = [content for _, content in batch if not isinstance(content, ImageError)]
-        predictions = iter(self._answer_batch(torch.stack(readable), options) if readable else [])
+        predictions = iter(self._predict_batch(torch.stack(readable), options) if readable else [])
         for path, content in batch:
             yield path, content if isinstance(content, ImageError) else next(predictions)
 

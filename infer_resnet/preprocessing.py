@@ -71,7 +71,8 @@ class Preprocessing:
             fitted = _fit_long_side(height, width, size)
             return self._pad(_resample(image, fitted, fitted))
         image = _trim_long_side(image)
-        resized = _fit_short_side(*image.shape[:2], self.resize_size)
+        height, width = image.shape[:2]
+        resized = _fit_short_side(height, width, self.resize_size)
         # A crop larger than the resized image is padded with black, as torchvision's center_crop does.
         resized_crop = (min(size, resized[0]), min(size, resized[1]))
         return _pad_centre(_resample(image, resized, resized_crop), size, (0, 0, 0))
@@ -95,9 +96,7 @@ class Preprocessing:
         return _pad_centre(image, self.input_size, (red, green, blue))
 
 
-def normalize(
-    images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> torch.Tensor:
+def normalize(images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> torch.Tensor:
     """Scale (N, 3, height, width) uint8 images to 0..1, subtract the mean and divide by the deviation; float32."""
     import torch
 
@@ -151,11 +150,12 @@ def _resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int]
 
     # Horizontally: rows that the vertical filter will read, in strips of bounded size.
     columns = torch.zeros((1, 3, height, crop[1]))
-    source = _as_tensor(image).permute(2, 0, 1)[None]  # (1, 3, H, W)
     strip = max(1, _MAX_STRIP_VALUES // (3 * max(width, resized[1])))
     for start in range(first, last, strip):
         stop = min(start + strip, last)
-        rows = _interpolate(source[:, :, start:stop].to(torch.float32), (stop - start, resized[1]))
+        # numpy takes arrays that torch cannot view: read-only, or with negative or zero strides.
+        source = torch.from_numpy(image[start:stop].astype(np.float32, order="C"))
+        rows = _interpolate(source.permute(2, 0, 1)[None], (stop - start, resized[1]))  # (1, 3, strip, W')
         columns[:, :, start:stop] = rows[..., left : left + crop[1]]
     # Vertically: rows outside of `first` to `last` are zero and have no influence on the crop.
     lines = _interpolate(columns, (resized[0], crop[1]))[0, :, top : top + crop[0]]
@@ -177,15 +177,6 @@ def _get_source_range(length: int, resized: int, start: int, count: int) -> tupl
     first = math.floor((start + 0.5) * scale - support) - 1
     last = math.ceil((start + count - 0.5) * scale + support) + 1
     return max(0, first), min(length, last)
-
-
-def _as_tensor(image: np.ndarray) -> torch.Tensor:
-    """View an array as a tensor; copy only what torch cannot view (negative strides, read-only memory)."""
-    import torch
-
-    if not image.flags.writeable or min(image.strides) < 0:
-        image = image.copy()
-    return torch.from_numpy(image)
 
 
 def _pad_centre(image: torch.Tensor, size: int, color: tuple[int, int, int]) -> torch.Tensor:

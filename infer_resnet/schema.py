@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def parameter(
         step: Increment of a spin box.
         **constraints: pydantic's own: ge, gt, le, lt, pattern, examples.
     """
-    form = {
+    form: dict[str, Any] = {
         "group": group,
         "is_advanced": is_advanced,
         "path": path,
@@ -63,9 +64,7 @@ def parameter(
         "expected": expected,
         "step": step,
     }
-    return Field(
-        default, title=title, description=description, json_schema_extra={"form": form}, **constraints
-    )
+    return Field(default, title=title, description=description, json_schema_extra={"form": form}, **constraints)
 
 
 class Parameters(BaseModel):
@@ -98,7 +97,8 @@ class Parameters(BaseModel):
         Raises:
             ParameterError: A name is unknown, or a value is of the wrong type or out of range.
         """
-        values = dict(values)
+        # A path object is as good as its text.
+        values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
         for name in self.retired:
             if name in values:
                 logger.warning("%s: parameter '%s' is no longer used and has no effect", self.plugin, name)
@@ -142,17 +142,9 @@ def get_form(field: FieldInfo) -> Mapping[str, Any]:
 
 def get_bounds(field: FieldInfo) -> tuple[float | None, float | None]:
     """Return the lowest and highest value, exclusive bounds as they stand; None where unbounded."""
-    low = high = None
-    for item in field.metadata:
-        if isinstance(item, Ge):
-            low = item.ge
-        elif isinstance(item, Gt):
-            low = item.gt
-        elif isinstance(item, Le):
-            high = item.le
-        elif isinstance(item, Lt):
-            high = item.lt
-    return low, high  # type: ignore[return-value]
+    lows = [item.ge if isinstance(item, Ge) else item.gt for item in field.metadata if isinstance(item, (Ge, Gt))]
+    highs = [item.le if isinstance(item, Le) else item.lt for item in field.metadata if isinstance(item, (Le, Lt))]
+    return lows[0] if lows else None, highs[0] if highs else None  # type: ignore[return-value]
 
 
 def describe_constraint(field: FieldInfo) -> str:
@@ -164,15 +156,15 @@ def describe_constraint(field: FieldInfo) -> str:
     if choices:
         return "one of " + ", ".join(choices)
     words = _TYPE_NAMES[field.annotation]  # type: ignore[index]
-    low, high = get_bounds(field)
-    is_low_open = any(isinstance(item, Gt) for item in field.metadata)
-    is_high_open = any(isinstance(item, Lt) for item in field.metadata)
-    if low is not None:
-        words += f" above {low}" if is_low_open else f" from {low}"
-    if high is not None:
-        joint = " and" if is_low_open else ""
-        words += f"{joint} below {high}" if is_high_open else f"{joint} up to {high}" if is_low_open else f" to {high}"
-    return words
+    bounds = {type(item): item for item in field.metadata}
+    if Ge in bounds and Le in bounds:
+        return f"{words} from {bounds[Ge].ge} to {bounds[Le].le}"
+    limits = [
+        f"{phrase} {getattr(bounds[kind], kind.__name__.lower())}"
+        for kind, phrase in ((Ge, "of at least"), (Gt, "above"), (Lt, "below"), (Le, "at most"))
+        if kind in bounds
+    ]
+    return " ".join([words, " and ".join(limits)]).strip()
 
 
 def format_markdown_table(parameters: type[Parameters]) -> str:

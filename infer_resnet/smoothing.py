@@ -16,7 +16,7 @@ class ProbabilitySmoother:
 
     def reset(self) -> None:
         """Forget all frames."""
-        self._average = None
+        self._stream = self._average = None
 
     def update(self, probabilities: np.ndarray, share: float, stream: Hashable) -> np.ndarray:
         """Take in one frame.
@@ -24,12 +24,12 @@ class ProbabilitySmoother:
         Args:
             probabilities: (num_classes,) of this frame.
             share: Weight of the frames before, 0..1; 0 returns this frame's own.
-            stream: What identifies the video; another one than at the last call starts anew.
+            stream: What identifies the video and the network; another one than at the last call starts anew.
 
         Returns:
             (num_classes,) float32: share x average so far + (1 - share) x this frame.
         """
-        if self._average is None or stream != self._stream or self._average.shape != probabilities.shape:
+        if self._average is None or stream != self._stream:
             self._average = probabilities
         else:
             self._average = (share * self._average + (1 - share) * probabilities).astype(np.float32)
