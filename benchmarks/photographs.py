@@ -1,8 +1,8 @@
 """Write a folder of photographs to train on: real pictures, real file sizes, as many as asked for.
 
-Six photographs that come with scikit-learn and scikit-image are the six classes. Each picture is a random part of one of
-them, at times mirrored, with other colours, contrast, sharpness and sensor noise, saved as a JPEG of 500x375 pixels, the
-commonest size in ImageNet. Everything is drawn from a seed.
+Six photographs that come with scikit-learn and scikit-image are the six classes. Each picture is a random part of one
+of them, at times mirrored, with other colours, contrast, sharpness and sensor noise, saved as a JPEG of 500x375
+pixels, the commonest size in ImageNet. Everything is drawn from a seed.
 
     python benchmarks/photographs.py build/photographs --count 400
 """

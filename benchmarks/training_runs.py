@@ -1,28 +1,36 @@
 """Runs of the two training programs, ours and the plain one, each in a process of its own, with time and peak memory.
 
+What is compared is the ratio of two runs that follow each other, so that a busy machine disturbs it little.
 Imported by the training benchmarks; this process imports neither torch nor ikomia, since a child's peak memory begins
 at that of its parent.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 DATA_FOLDER = REPOSITORY / "build" / "benchmarks"
+
+RESULTS_FOLDER = REPOSITORY / "benchmarks" / "results"
 
 BATCH_SIZE = 8
 TIMEOUT_S = 3600
@@ -45,6 +53,106 @@ class ProgramRun:
     seconds: float
     peak_mb: float
     answer: Mapping[str, Any]
+
+
+@dataclass
+class Comparison:
+    """Pairs of runs that took turns: the plain program, then ours."""
+
+    plain: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
+    plain_peak_mb: float = 0.0
+    our_peak_mb: float = 0.0
+
+    def add(self, plain: ProgramRun, ours: ProgramRun, measure: Callable[[ProgramRun], float] | None = None) -> None:
+        """Take a pair; `measure` gives the seconds of a run where they are not those of the whole process."""
+        self.plain.append(measure(plain) if measure else plain.seconds)
+        self.ours.append(measure(ours) if measure else ours.seconds)
+        self.plain_peak_mb = max(self.plain_peak_mb, plain.peak_mb)
+        self.our_peak_mb = max(self.our_peak_mb, ours.peak_mb)
+
+    def describe(self, target: float | None) -> tuple[str, ...]:
+        """Return medians and spread of both times and of their ratio, the target, n and peak memory, as texts."""
+        ratios = [ours / plain for ours, plain in zip(self.ours, self.plain, strict=True)]
+        return (
+            f"{describe_spread(self.plain, 1)} s",
+            f"{describe_spread(self.ours, 1)} s",
+            describe_spread(ratios, 3),
+            "" if target is None else f"{target:g}",
+            str(len(ratios)),
+            f"{self.plain_peak_mb:.0f}, {self.our_peak_mb:.0f} MB",
+        )
+
+
+@dataclass
+class Table:
+    """Results of a benchmark, printed as they come and written at the end.
+
+    Attributes:
+        name: File name without ending.
+        text: What was measured; its first line is the title.
+        columns: Headings.
+        notes: Sentences under the table.
+    """
+
+    name: str
+    text: str
+    columns: Sequence[str]
+    notes: list[str] = field(default_factory=list)
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        """Add and print a row."""
+        self.rows.append(cells)
+        print(" | ".join(f"{column}: {cell}" for column, cell in zip(self.columns, cells, strict=True)), flush=True)
+
+    def write(self, arguments: argparse.Namespace) -> None:
+        """Write benchmarks/results/<name>.md, or build/benchmarks/<name>.md after a quick run."""
+        title, *rest = self.text.strip().split("\n")
+        lines = [f"# {title}", *rest, "", self._format(self.columns), self._format(["---"] * len(self.columns))]
+        lines += [self._format(row) for row in self.rows]
+        lines += ["", *self.notes, "", describe_machine(), ""]
+        folder = DATA_FOLDER if arguments.quick else RESULTS_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.md").write_text("\n".join(lines), encoding="utf-8")
+        print(f"written: {folder / self.name}.md")
+
+    @staticmethod
+    def _format(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+
+def describe_spread(values: Sequence[float], digits: int) -> str:
+    """Return the median, and in brackets the smallest and the largest value where there are several."""
+    text = f"{median(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return text
+
+
+def describe_machine() -> str:
+    """Say in one line on what, with what and when it was measured."""
+    cpu = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "openvino", "ikomia"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{cpu}, {cores} cores; Python {platform.python_version()}, {versions}; {datetime.now().astimezone():%Y-%m-%d}."
+    )
+
+
+def parse_arguments(text: str) -> argparse.Namespace:
+    """Read the options that all training benchmarks have."""
+    parser = argparse.ArgumentParser(description=text.strip().split("\n", maxsplit=1)[0])
+    parser.add_argument("--quick", action="store_true", help="a try on less data; the results stay in build/")
+    parser.add_argument("--full", action="store_true", help="every epoch of the plain script, none reckoned")
+    parser.add_argument("--repeats", type=int, default=0, help="runs of each side")
+    return parser.parse_args()
 
 
 @dataclass(frozen=True)

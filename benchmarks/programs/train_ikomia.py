@@ -1,4 +1,4 @@
-"""Train a ResNet with train_resnet in an Ikomia workflow, as the README shows it; parameters are given as name=value."""
+"""Train a ResNet with train_resnet in an Ikomia workflow, as the README shows it; parameters are name=value."""
 
 from __future__ import annotations
 

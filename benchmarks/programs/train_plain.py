@@ -79,9 +79,7 @@ def open_model(arguments: argparse.Namespace, num_classes: int) -> nn.Module:
     return model
 
 
-def run_epoch(
-    model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: optim.Optimizer | None
-) -> float:
+def run_epoch(model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: optim.Optimizer | None) -> float:
     """Pass over a split once, learning if there is an optimizer; return the accuracy."""
     model.train(optimizer is not None)
     right = 0
