@@ -55,9 +55,14 @@ def test_a_file_is_replaced_whole(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "model.onnx"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="disk full"), atomic_path(path) as temporary:
-        assert temporary.suffix == ".onnx"
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            assert temporary.suffix == ".onnx"
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

