@@ -166,7 +166,7 @@ def _add_conv(x: ov.Node, arrays: Arrays, name: str, stride: int = 1) -> ov.Node
     scale = arrays[f"{norm}.weight"] / deviation
     shift = arrays[f"{norm}.bias"] - arrays[f"{norm}.running_mean"] * scale
 
-    folded = weight * scale.astype(np.float32)[:, None, None, None]
+    folded = (weight * scale[:, None, None, None]).astype(np.float32)
     padding = [weight.shape[-1] // 2] * 2
     y = ops.convolution(x, _constant(folded), [stride] * 2, padding, padding, [1, 1])
     return ops.add(y, _constant(shift.astype(np.float32)[None, :, None, None]))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import pytest
+
+from infer_resnet.architectures import IMAGENET_MEAN, IMAGENET_STD
+from infer_resnet.preprocessing import Preprocessing
+from infer_resnet.runtimes import NetworkSource
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +44,64 @@ def calibrate_model(photographs: Mapping[str, np.ndarray]) -> Callable:
         return model.eval().requires_grad_(False)
 
     return calibrate
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torchvision network in evaluation mode, images for it, and itself as a source for a runtime.
+
+    Attributes:
+        model: The oracle: PyTorch as torchvision wrote it.
+        images: Photographs, (N, 3, S, S) uint8.
+        source: What a runtime is made of.
+    """
+
+    model: Any
+    images: Any
+    source: NetworkSource
+
+    @cached_property
+    def outputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Logits, feature map and pooled vector of the images, by torchvision's own modules."""
+        import torch
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        extractor = create_feature_extractor(self.model, {"fc": "logits", "layer4": "feature_map", "flatten": "pooled"})
+        with torch.inference_mode():
+            outputs = extractor(_normalize(self.images))
+        return tuple(outputs[name].numpy() for name in ("logits", "feature_map", "pooled"))
+
+
+@pytest.fixture(scope="session")
+def make_network(photographs: Mapping[str, np.ndarray]) -> Callable[..., Network]:
+    """`make_network(model_name="resnet18", input_size=64, small_input_stem=False)`, each made once."""
+
+    @cache
+    def make(model_name: str = "resnet18", input_size: int = 64, small_input_stem: bool = False) -> Network:
+        import torch
+
+        from infer_resnet.model import initialize_model
+
+        preprocessing = Preprocessing(input_size, input_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
+        images = torch.stack([preprocessing.prepare(image) for image in photographs.values()])
+        model = initialize_model(model_name, 1000, seed=0, small_input_stem=small_input_stem)
+        # With torch's momentum a part of the initial statistics remains. Without it these untrained networks are
+        # chaotic: float32 rounding alone, PyTorch against float64, reaches 1.5e-4 of the logits on resnet152.
+        with torch.no_grad():
+            for _ in range(5):
+                model.train()(_normalize(images))
+        state_dict = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("_tracked")}
+        identity = hashlib.sha256(repr((model_name, input_size, small_input_stem)).encode()).hexdigest()
+        source = NetworkSource(
+            model_name, 1000, small_input_stem, IMAGENET_MEAN, IMAGENET_STD, identity, input_size, lambda: state_dict
+        )
+        return Network(model.eval(), images, source)
+
+    return make
+
+
+def _normalize(images: Any) -> Any:
+    import torch
+    from torchvision.transforms.v2.functional import normalize, to_dtype
+
+    return normalize(to_dtype(images, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD))
