@@ -28,13 +28,11 @@ PICTURES_FOLDER = REPOSITORY / "demo"
 #: Side in pixels of a stored digit (4 times its own 8x8) and of the network's input.
 DIGIT_SIZE = 32
 
-#: From scratch on tiny pictures: a stem that keeps their pixels, the whole network trained, and no mirroring, which
-#: would make other signs of the digits.
+#: From scratch, the whole network; without augmentation, since a mirrored digit is another sign.
 TRAINING = {
     "model_name": "resnet18",
     "use_pretrained": False,
     "feature_extract": False,
-    "small_input_stem": True,
     "input_size": DIGIT_SIZE,
     "resize_mode": "squash",
     "augmentation": "none",

@@ -488,7 +488,6 @@ def trained_run(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
             "dataset_folder": str(digits_folder),
             "output_folder": str(tmp_path_factory.mktemp("runs")),
             "input_size": 32,
-            "small_input_stem": True,
             "use_pretrained": False,
             "feature_extract": False,
             "augmentation": "none",

@@ -1,0 +1,68 @@
+"""Pack each plugin as one zip, the way the Ikomia hub unpacks it: the files of the folder at the top of the archive.
+
+Needs nothing but Python. The same sources give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PLUGINS = ("infer_resnet", "train_resnet")
+
+#: What a plugin consists of. Anything else (weights, caches, notes) stays at home.
+SUFFIXES = {".py", ".txt", ".md", ".html", ".js", ".css", ".png", ".svg"}
+NAMES = {"LICENSE"}
+
+#: The earliest time that a zip can hold; that of the sources would make every archive differ.
+TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+
+
+def find_files(plugin: Path) -> Iterator[Path]:
+    """Yield the files that belong into the archive, in order of their names."""
+    for path in sorted(plugin.rglob("*")):
+        parts = path.relative_to(plugin).parts
+        is_hidden = any(part.startswith((".", "__pycache__")) for part in parts)
+        if path.is_file() and not is_hidden and (path.suffix in SUFFIXES or path.name in NAMES):
+            yield path
+
+
+def read_version() -> str:
+    """Return the version of this repository."""
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("make dist: pyproject.toml has no version")
+    return found[1]
+
+
+def pack(plugin: Path, folder: Path) -> Path:
+    """Write the archive of one plugin into `folder`; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive_path = folder / f"{plugin.name}-{read_version()}.zip"
+    with zipfile.ZipFile(archive_path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in find_files(plugin):
+            entry = zipfile.ZipInfo(path.relative_to(plugin).as_posix(), TIMESTAMP)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+    return archive_path
+
+
+def main(arguments: list[str]) -> None:
+    """Pack both plugins."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "dist", help="folder of the archives")
+    folder = parser.parse_args(arguments).output
+    for name in PLUGINS:
+        archive_path = pack(REPOSITORY / name, folder)
+        print(f"{archive_path}: {archive_path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
