@@ -13,7 +13,6 @@ from infer_resnet.architectures import (
     ARCHITECTURES,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    PublishedWeights,
     get_imagenet_classes,
 )
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
@@ -158,7 +157,7 @@ def _find_model(values: InferParameters) -> Model:
         raise WeightsError(f"weights file '{file.path}' does not say what it is; expected one that train_resnet wrote")
     model_name, num_classes, small_input_stem = file.identify()
     _refuse_other_model(values, model_name, file, may_be_default=False)
-    preprocessing = _get_preprocessing(ARCHITECTURES[model_name].weights[0])
+    preprocessing = _get_published_preprocessing(model_name, values)
     return Model(file, ModelMetadata(model_name, (), preprocessing, small_input_stem), num_classes, False)
 
 
@@ -175,19 +174,27 @@ def _find_imagenet_model(values: InferParameters) -> Model:
     from infer_resnet.model import fetch_imagenet_weights
 
     path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
-    weights = ARCHITECTURES[values.model_name].get_weights(values.pretrained_weights)
     classes = get_imagenet_classes()
-    metadata = ModelMetadata(values.model_name, classes, _get_preprocessing(weights))
+    metadata = ModelMetadata(values.model_name, classes, _get_published_preprocessing(values.model_name, values))
     return Model(WeightsFile(path, "torch", None), metadata, len(classes), is_self_describing=False)
 
 
-def _get_preprocessing(weights: PublishedWeights) -> Preprocessing:
+def _get_published_preprocessing(model_name: str, values: InferParameters) -> Preprocessing:
+    try:
+        weights = ARCHITECTURES[model_name].get_weights(values.pretrained_weights)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
     return Preprocessing(weights.crop_size, weights.resize_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _choose_preprocessing(model: Model, values: InferParameters) -> Preprocessing:
-    """Take the file's own preprocessing, but for what the user changed from the defaults."""
+    """Take the weights' own preprocessing, but for what the user changed from the defaults.
+
+    A bare state dict is taken to need that of the published weights, which is also what train_resnet starts from.
+    """
     preprocessing = model.metadata.preprocessing
+    if not model.is_self_describing:
+        preprocessing = _get_published_preprocessing(model.metadata.model_name, values)
     if values.input_size != _DEFAULT_SIZE:
         preprocessing = preprocessing.at_size(values.input_size)
     if values.resize_mode != "auto":

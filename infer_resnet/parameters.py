@@ -21,7 +21,8 @@ class InferParameters(Parameters):
     pretrained_weights: Literal["DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2"] = parameter(
         "DEFAULT",
         "ImageNet weights",
-        "Which of torchvision's ImageNet weights, where no weights file is given; DEFAULT is the best there is.",
+        "Which of torchvision's ImageNet weights, where no weights file is given; DEFAULT is the best there is. "
+        "For a bare state dict: whose preprocessing it needs.",
         is_advanced=True,
     )
     model_weight_file: str = parameter(
