@@ -169,7 +169,7 @@ def _make_operations(size: int) -> dict[str, _Operation]:
 
     def translate(x: float, y: float) -> _Operation:
         def apply(image: torch.Tensor, strength: float, is_reversed: bool, fill: Color) -> torch.Tensor:
-            pixels = round(strength * 32 / 224 * size) * (-1 if is_reversed else 1)
+            pixels = round(strength * 32 * size / 224) * (-1 if is_reversed else 1)
             return ops.affine(image, 0.0, [pixels * x, pixels * y], 1.0, [0.0, 0.0], fill=list(fill))
 
         return apply

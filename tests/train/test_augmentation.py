@@ -95,6 +95,8 @@ def test_operations_are_those_of_trivial_augment(photographs: Mapping[str, np.nd
     values = magnitudes(_MAGNITUDES, 224, 224)
     for step in (0, 1, 14, 15, 30):
         value = 0.0 if values is None else float(values[step])
+        if name.startswith("translate"):
+            value = round(value)  # torchvision cuts to whole pixels, and 15.999999 of the middle step to 15
         for is_reversed in {False, is_signed}:
             expected = reference._apply_image_or_video_transform(
                 image,
@@ -104,11 +106,7 @@ def test_operations_are_those_of_trivial_augment(photographs: Mapping[str, np.nd
                 fill=reference._fill,
             )
             result = operations[name](image, step / (_MAGNITUDES - 1), is_reversed, FILL)
-            difference = (result.int() - expected.int()).abs()
-            if name.startswith("translate"):  # torchvision cuts the shift to whole pixels, here it is rounded
-                assert (difference.amax(0) > 0).float().mean() < 0.98
-            else:
-                assert difference.max() <= 1, f"step {step}"
+            assert (result.int() - expected.int()).abs().max() <= 1, f"step {step}"
 
 
 def test_every_operation_and_erasing_occur(batch: torch.Tensor) -> None:
