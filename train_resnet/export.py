@@ -85,7 +85,10 @@ def export_pth(folder: Path, model: nn.Module, metadata: ModelMetadata, images: 
     with _replace_file(path) as temporary:
         torch.save(state_dict, temporary)
         written = torch.load(temporary, map_location="cpu", weights_only=True)
-        agreement = _check(_load(written, metadata), _load(state_dict, metadata), images)
+        network = wrap_model(
+            load_model(metadata.model_name, written, metadata.small_input_stem), metadata.preprocessing
+        )
+        agreement = _check(network, _load_reference(state_dict, metadata), images)
     return _describe(path, "PyTorch state dict", agreement)
 
 
@@ -99,7 +102,7 @@ def export_onnx(folder: Path, model: nn.Module, metadata: ModelMetadata, images:
         program = trace_graph(load_model(metadata.model_name, state_dict, metadata.small_input_stem), metadata)
         program.save(temporary)
         network = _open_graph(temporary, state_dict, metadata)
-        agreement = _check(network, _load(state_dict, metadata), images)
+        agreement = _check(network, _load_reference(state_dict, metadata), images)
     return _describe(path, "ONNX", agreement)
 
 
@@ -112,7 +115,7 @@ def export_openvino(folder: Path, model: nn.Module, metadata: ModelMetadata, ima
     with _replace_pair(path) as temporary:
         save_graph(build_graph(_make_source(state_dict, metadata)), temporary, metadata)
         network = _open_graph(temporary, state_dict, metadata)
-        agreement = _check(network, _load(state_dict, metadata), images)
+        agreement = _check(network, _load_reference(state_dict, metadata), images)
     return _describe(path, "OpenVINO", agreement)
 
 
@@ -147,7 +150,7 @@ def export_int8(
         graph = quantize_graph(build_graph(_make_source(state_dict, metadata)), calibration)
         save_graph(graph, temporary, metadata)
         network = _open_graph(temporary, state_dict, metadata)
-        agreement = measure_agreement(network, _load(state_dict, metadata), validation)
+        agreement = measure_agreement(network, _load_reference(state_dict, metadata), validation)
         if not np.isfinite(agreement.max_difference):
             raise ExportError("its answers are not finite")
     return _describe(path, "OpenVINO int8", agreement)
@@ -159,7 +162,7 @@ def _copy_weights(model: nn.Module) -> Weights:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def _load(state_dict: Weights, metadata: ModelMetadata) -> Network:
+def _load_reference(state_dict: Weights, metadata: ModelMetadata) -> Network:
     model = load_model(metadata.model_name, state_dict, metadata.small_input_stem)
     return wrap_model(model, metadata.preprocessing)
 

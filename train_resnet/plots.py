@@ -211,7 +211,7 @@ def _choose_cell_size(num_classes: int) -> tuple[float, float]:
 
 
 def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np.ndarray:
-    """Return RGB (num_classes, num_classes, 3): surface where 0, full colour where 1, grid colour without images."""
+    """Return (num_classes, num_classes, 3) uint8: surface where 0, full colour where 1, grid colour without images."""
     from matplotlib.colors import to_rgb
 
     surface, primary, accent, grid = (
@@ -222,7 +222,7 @@ def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np
     weights = np.where(is_right, shares, np.sqrt(shares))
     weights = np.where(shares > 0, 0.2 + 0.8 * weights, 0.0)[..., None]
     cells = surface + weights * (np.where(is_right[..., None], primary, accent) - surface)
-    return np.where(has_images[..., None], cells, grid)
+    return np.round(255 * np.where(has_images[..., None], cells, grid)).astype(np.uint8)
 
 
 def _label_classes(axes: Axes, names: Sequence[str]) -> None:
@@ -239,7 +239,7 @@ def _write_shares(axes: Axes, shares: np.ndarray, cells: np.ndarray, font_size: 
 
     brightness = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
     surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (theme.surface, theme.ink))
-    is_near_ink = np.abs(cells @ brightness - ink) < np.abs(cells @ brightness - surface)
+    is_near_ink = np.abs(cells / 255 @ brightness - ink) < np.abs(cells / 255 @ brightness - surface)
     for row, column in np.argwhere(~np.isnan(shares)):
         share = shares[row, column]
         text = "<1" if share < 0.005 else f"{100 * share:.0f}"

@@ -1,0 +1,85 @@
+"""Pictures for the report: fair samples, the surest mistakes, and heat maps that follow the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infer_resnet.checkpoint import ModelMetadata
+from infer_resnet.model import initialize_model
+from infer_resnet.preprocessing import Preprocessing
+from train_resnet.data import Sample
+from train_resnet.pictures import PICTURE_SIZE, collect_mistakes, collect_samples
+
+METADATA = ModelMetadata(
+    "resnet18", ("landscape", "portrait"), Preprocessing(64, 73, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
+
+
+@pytest.fixture
+def samples(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> list[Sample]:
+    """Eight cuts of photographs; the first four are landscapes by their label, the others portraits."""
+    names = ("china", "flower", "portrait", "astronaut")
+    made = []
+    for index in range(8):
+        path = tmp_path / f"photo {index}.png"
+        Image.fromarray(photographs[names[index % 4]][index * 4 : index * 4 + 240]).save(path)
+        made.append(Sample(path, index // 4))
+    return made
+
+
+def test_every_class_gets_a_sample_before_any_gets_two(samples: list[Sample]) -> None:
+    pictures = collect_samples(samples, METADATA.classes, count=3)
+    assert [picture.class_name for picture in pictures] == ["landscape", "landscape", "portrait"]
+    assert len(collect_samples(samples, METADATA.classes, count=100)) == len(samples)
+
+
+def test_samples_of_many_classes_spread_over_all(samples: list[Sample]) -> None:
+    many = [Sample(sample.path, label) for label, sample in enumerate(samples)]
+    pictures = collect_samples(many, [str(label) for label in range(8)], count=3)
+    assert [picture.class_name for picture in pictures] == ["0", "4", "7"]
+
+
+def test_pictures_are_bounded_and_keep_their_proportions(samples: list[Sample]) -> None:
+    for picture, sample in zip(collect_samples(samples, METADATA.classes, count=8), samples, strict=True):
+        with Image.open(sample.path) as photo:
+            width, height = photo.size
+        assert max(picture.image.shape[:2]) <= PICTURE_SIZE
+        assert picture.image.shape[1] / picture.image.shape[0] == pytest.approx(width / height, rel=0.02)
+
+
+def test_unreadable_image_is_left_out(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+    samples[0].path.write_bytes(b"no image")
+    samples[1].path.unlink()
+    assert len(collect_samples(samples, METADATA.classes, count=8)) == 6
+    assert str(samples[0].path) in caplog.text
+
+
+def test_mistakes_are_sorted_and_explained(samples: list[Sample]) -> None:
+    model = initialize_model("resnet18", 2, seed=0).train()
+    model.get_submodule("layer1").eval()
+    modes = [module.training for module in model.modules()]
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    second = np.array([0.1, 0.9, 0.6, 0.2, 0.7, 0.3, 0.9, 0.8])
+    mistakes = collect_mistakes(model, METADATA, samples, np.stack([1 - second, second], axis=1))
+
+    assert [mistake.file_name for mistake in mistakes] == ["photo 1.png", "photo 5.png", "photo 2.png"]
+    first = mistakes[0]
+    assert (first.true_class, first.predicted_class) == ("landscape", "portrait")
+    assert (first.true_probability, first.predicted_probability) == pytest.approx((0.1, 0.9))
+    for mistake in mistakes:
+        assert mistake.heatmap is not None
+        assert mistake.heatmap.shape == mistake.image.shape
+        assert (mistake.heatmap != mistake.image).any()
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
+
+
+def test_no_mistakes_no_pictures(samples: list[Sample]) -> None:
+    probabilities = np.eye(2)[[sample.label for sample in samples]]
+    assert collect_mistakes(initialize_model("resnet18", 2, seed=0), METADATA, samples, probabilities) == []
