@@ -18,10 +18,11 @@ from infer_resnet.architectures import (
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
 from infer_resnet.class_names import CLASSES_NAME, find_class_names
 from infer_resnet.files import get_ikomia_root, resolve_path
+from infer_resnet.network import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions
 from infer_resnet.parameters import InferParameters
 from infer_resnet.predictor import Predictor
 from infer_resnet.preprocessing import Preprocessing
-from infer_resnet.runtimes import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions, open_runtime
+from infer_resnet.runtimes import open_runtime
 from infer_resnet.schema import ParameterError
 
 if TYPE_CHECKING:

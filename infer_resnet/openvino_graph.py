@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 from infer_resnet.architectures import ARCHITECTURES, Architecture
 from infer_resnet.checkpoint import METADATA_KEY, ModelMetadata, WeightsError
 from infer_resnet.files import atomic_path
-from infer_resnet.runtimes import NetworkSource, summarize_error
+from infer_resnet.network import NetworkSource, summarize_error
 
 #: Part of the cache's key: raise it when the same weights come to mean another graph.
 GRAPH_VERSION = 1
@@ -86,7 +86,7 @@ def read_head_weights(source: NetworkSource) -> np.ndarray:
 
 
 def is_quantized(path: Path) -> bool:
-    """Tell whether a graph file computes in int8."""
+    """Tell whether a graph file, which exists, computes in int8."""
     return path.suffix.lower() == ".xml" and b'type="FakeQuantize"' in path.read_bytes()
 
 

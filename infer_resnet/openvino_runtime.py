@@ -10,8 +10,8 @@ import numpy as np
 import openvino as ov
 
 from infer_resnet.cache import CompiledCache, make_key
+from infer_resnet.network import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
 from infer_resnet.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
-from infer_resnet.runtimes import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ class OpenVinoRuntime:
         """
         core = ov.Core()
         precision = _choose_precision(core, options.precision)
-        self.precision = "int8" if source.graph_path is not None and is_quantized(source.graph_path) else precision
         self._source = source
         self._compiled, self._blob = _load(core, source, _get_properties(precision, options.threads), cache_folder)
+        self.precision = "int8" if source.graph_path is not None and is_quantized(source.graph_path) else precision
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()
 

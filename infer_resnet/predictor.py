@@ -17,7 +17,7 @@ from infer_resnet.images import ImageError, read_image
 from infer_resnet.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from infer_resnet.runtimes import NetworkOutput, Runtime
+    from infer_resnet.network import NetworkOutput, Runtime
 
 #: The label of an answer below the confidence threshold.
 UNKNOWN = "unknown"

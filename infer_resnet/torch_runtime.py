@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from infer_resnet.model import load_model
-from infer_resnet.runtimes import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
+from infer_resnet.network import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

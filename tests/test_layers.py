@@ -43,7 +43,7 @@ LOADED_WITH_PLUGIN = (
 #: What train_resnet may use of infer_resnet.
 SHARED = {
     *("schema", "adapter", "forms", "files", "images", "architectures", "model", "checkpoint", "preprocessing"),
-    *("runtimes", "torch_runtime", "openvino_runtime", "openvino_graph", "cache", "explain", "drawing"),
+    *("network", "runtimes", "torch_runtime", "openvino_runtime", "openvino_graph", "cache", "explain", "drawing"),
 }
 
 #: Modules with no more than these imports from the two plugins.

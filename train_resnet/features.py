@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from infer_resnet.runtimes import Runtime
+from infer_resnet.network import Runtime
 from train_resnet.loading import Batch
 
 #: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.

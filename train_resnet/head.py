@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from infer_resnet.runtimes import NetworkSource, RuntimeOptions, open_runtime
+from infer_resnet.network import NetworkSource, RuntimeOptions
+from infer_resnet.runtimes import open_runtime
 from train_resnet.features import BATCH_SIZE, FeatureStore, compute_features
 from train_resnet.initialization import Start
 from train_resnet.learners import ImageSplits, Predictions, shuffle, watch
