@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -141,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
