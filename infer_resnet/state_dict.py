@@ -109,6 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_torch(path: Path) -> Any:
     """Read a `.pth` or `.pt` file of the zip or the legacy format with torch's weights-only reader."""
     import pickle
+    import warnings
     import zipfile
 
     import torch
@@ -117,7 +118,9 @@ def _read_torch(path: Path) -> Any:
     if is_zip:
         _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that are refused here or in `check_state_dict`
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             "is no pure state dict: it holds objects that would run code when loaded, or is no PyTorch file; "
