@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from train_resnet.page_text import (
     describe_finding,
     describe_sizes,
     encode_picture,
+    format_date,
     format_duration,
     format_percent,
     format_size,
@@ -78,7 +80,7 @@ class ReportData:
         timings: Seconds by name, such as checking images, training, validation, export, total.
         exports: Files beside the checkpoint, with their checks.
         notes: Sentences that a reader must know: stopped early, resumed, images that became unreadable ...
-        finished_at: Date and time for the header.
+        finished_at: Date and time in ISO 8601.
     """
 
     model_name: str
@@ -143,6 +145,7 @@ def _render(data: ReportData, charts: Mapping[str, _Chart]) -> str:
         "picture": encode_picture,
         "png": lambda content: to_address(content, "image/png"),
         "finding": describe_finding,
+        "date": format_date,
     }
     environment.tests["small"] = is_small
     page = environment.get_template(_TEMPLATE).render(_collect(data), **charts)
@@ -213,12 +216,12 @@ def _write_snippet(weights_path: Path) -> str:
         (
             "from ikomia.dataprocess.workflow import Workflow",
             "",
-            "workflow = Workflow()",
-            'classifier = workflow.add_task(name="infer_resnet", auto_connect=True)',
-            f'classifier.set_parameters({{"model_weight_file": {location!r}}})',
-            'workflow.run_on(path="photo.jpg")',
-            "",
-            "print(classifier.get_whole_image_results())",
+            "wf = Workflow()",
+            'resnet = wf.add_task(name="infer_resnet", auto_connect=True)',
+            f'resnet.set_parameters({{"model_weight_file": {json.dumps(location, ensure_ascii=False)}}})',
+            'wf.run_on(path="photo.jpg")',
+            "for answer in resnet.get_predictions()[0].top_k:",
+            '    print(f"{answer.label}: {answer.confidence:.1%}")',
         )
     )
 

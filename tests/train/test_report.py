@@ -165,7 +165,9 @@ def test_names_are_text_and_never_markup(photo: np.ndarray, plain_page: _Page, t
 
 
 def test_page_says_what_was_measured(photo: np.ndarray, tmp_path: Path) -> None:
-    data = _make_data(photo, ["cat", "dog", "bird"], notes=["Stopped in epoch 2 of 9."], finished_at="2026-07-14")
+    data = _make_data(
+        photo, ["cat", "dog", "bird"], notes=["Stopped in epoch 2 of 9."], finished_at="2026-07-14T15:32:01+02:00"
+    )
     page = _write(tmp_path, dataclasses.replace(data, test_metrics=data.metrics))
     num_right = round(60 * data.metrics["accuracy"])
     for text in (
@@ -175,6 +177,7 @@ def test_page_says_what_was_measured(photo: np.ndarray, tmp_path: Path) -> None:
         format_percent(data.metrics["macro_avg"]["f1"]),
         format_percent(data.metrics["expected_calibration_error"]),
         "Stopped in epoch 2 of 9.",
+        "2026-07-14 15:32",
         "Test accuracy",
         "11.3 MB",
         "80.0 % (-1.25 points)",
@@ -222,13 +225,14 @@ def test_snippet_is_python_that_names_the_checkpoint(photo: np.ndarray, tmp_path
     weights = tmp_path / 'it\'s "quoted"' / "best.safetensors"
     page = _write(tmp_path, _make_data(photo, ["cat", "dog"], weights_path=weights))
     start = page.text.index("from ikomia.")
-    source = page.text[start : page.text.index("get_whole_image_results())") + 26]
+    end = '{answer.confidence:.1%}")'
+    source = page.text[start : page.text.index(end) + len(end)]
     constants = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
     assert weights.as_posix() in constants
 
 
 def test_snippet_hides_the_home_folder(plain_page: _Page) -> None:
-    assert "'~/runs/best.safetensors'" in plain_page.text
+    assert '"~/runs/best.safetensors"' in plain_page.text
 
 
 @pytest.mark.parametrize(
