@@ -46,7 +46,7 @@ class CompiledCache:
         try:
             content = np.memmap(path, dtype=np.uint8, mode="c")  # OpenVINO wants writable memory: copied on write
             os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             logger.warning("cache entry '%s' cannot be read (%s); the network is compiled anew", path, error)

@@ -72,26 +72,23 @@ def read_head_weights(source: NetworkSource) -> np.ndarray:
     """
     if source.graph_path is None:
         return np.array(source.read_state_dict()["fc.weight"].numpy())
-    node = _read_graph(source.graph_path, source.input_size).output("logits").get_node()
-    while node.get_type_name() != "MatMul":
-        computed = [one for one in _list_inputs(node) if one.get_type_name() != "Constant"]
-        if len(computed) != 1:
-            raise WeightsError(f"weights file '{source.graph_path}': its last layer is no matrix product")
-        node = computed[0]
-    weights = _list_inputs(node)[1]
-    if weights.get_type_name() != "Constant":
-        raise WeightsError(f"weights file '{source.graph_path}': the weights of its last layer are no constant")
-    array = np.array(weights.data, dtype=np.float32)
+    result = _read_graph(source.graph_path, source.input_size).output("logits").get_node()
+    node = result.input_value(0).get_node()
+    factor = np.float32(1)
+    while node.get_type_name() in ("Add", "Multiply"):  # the bias, and the alpha of ONNX's Gemm
+        first, second = (value.get_node() for value in node.input_values())
+        if node.get_type_name() == "Multiply" and second.get_type_name() == "Constant":
+            factor = factor * np.asarray(second.data, np.float32)
+        node = first
+    if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
+        raise WeightsError(f"weights file '{source.graph_path}': its last layer is no product with constant weights")
+    array = factor * np.array(node.input_value(1).get_node().data, np.float32)
     return array if node.get_attributes()["transpose_b"] else array.T
 
 
 def is_quantized(path: Path) -> bool:
     """Tell whether a graph file, which exists, computes in int8."""
     return path.suffix.lower() == ".xml" and b'type="FakeQuantize"' in path.read_bytes()
-
-
-def _list_inputs(node: ov.Node) -> list[ov.Node]:
-    return [value.get_node() for value in node.input_values()]
 
 
 def _read_graph(path: Path, input_size: int) -> ov.Model:
