@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
-from ikomia.dnn import dnntrain
 
 from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
 from infer_resnet.files import resolve_path
@@ -30,22 +29,22 @@ class TrainResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
     parameters_class = TrainParameters
 
 
-class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
+class TrainResnet(SetParametersMixin, dataprocess.CDnnTrainTask):
     """Train a classifier on a folder of images.
 
     Input 0 is the folder; where nothing is connected, or no folder, the parameter `dataset_folder` serves.
     Outputs: 0 training curves, 1 confusion matrix, 2 figures of each class, 3 path of the best checkpoint.
-    Constructing it starts nothing: no server, no browser, no thread.
+    Constructing it starts nothing: no server, no browser, no thread. The engine's own `TrainProcess`, between this
+    class and its base, would start mlflow and TensorBoard; importing it alone takes as long as importing torch.
     """
 
     def __init__(self, name: str, param: TrainResnetParam | None = None) -> None:
         # A task without a parameter object crashes the engine when the workflow is saved; and the constructor
         # alone does not keep the Python part of one that is made here.
         param = param or TrainResnetParam()
-        dnntrain.TrainProcess.__init__(self, name, param)
+        dataprocess.CDnnTrainTask.__init__(self, name, param)
         self.set_param_object(param)
-        # With the engine's data-set input, run_on(folder) would train once for each image file.
-        self.remove_input(0)
+        # A folder: with the engine's data-set input, run_on(folder) would train once for each image file.
         self.add_input(dataprocess.CPathIO(core.IODataType.FOLDER_PATH))
         for output, label in (
             (dataprocess.CImageIO(), "Training curves"),
@@ -60,22 +59,10 @@ class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
         self._is_stop_requested = False
         self._checkpoint = ""
 
-    @staticmethod
-    def _init_mlflow() -> None:
-        """Start no server; see `tracking` for where figures go."""
-
-    @staticmethod
-    def _init_tensorboard() -> None:
-        """Start no server."""
-
     def begin_task_run(self) -> None:
-        """Skip the mlflow run that the base class would open on its server."""
-        if self.get_input(0) is not None:  # with nothing connected the engine's own would raise
+        """Prepare the engine; with nothing connected its own method would raise."""
+        if self.get_input(0) is not None:
             dataprocess.CDnnTrainTask.begin_task_run(self)
-
-    def end_task_run(self) -> None:
-        """Skip the base class's mlflow as well."""
-        dataprocess.CDnnTrainTask.end_task_run(self)
 
     def get_progress_steps(self) -> int:
         """Return the number of steps of Studio's progress bar: one an epoch."""
@@ -83,7 +70,7 @@ class TrainResnet(SetParametersMixin, dnntrain.TrainProcess):
 
     def stop(self) -> None:
         """End training within one batch; the best weights and the state of the last epoch stay."""
-        dnntrain.TrainProcess.stop(self)
+        dataprocess.CDnnTrainTask.stop(self)
         self._is_stop_requested = True
 
     def get_checkpoint(self) -> str:
