@@ -181,7 +181,7 @@ def _collect(data: ReportData) -> dict[str, Any]:
         "max_findings": _MAX_FINDINGS,
         "image_sizes": describe_sizes(data.findings.get("image_sizes", {})),
         "is_zoomable": len(data.classes) > _ZOOM_CLASSES and data.metrics["confusion_matrix"] is not None,
-        "snippet": _write_snippet(data.weights_path),
+        "snippet": write_snippet(data.weights_path),
     }
 
 
@@ -206,7 +206,7 @@ def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
     return float(confidence - metrics["accuracy"])
 
 
-def _write_snippet(weights_path: Path) -> str:
+def write_snippet(weights_path: Path) -> str:
     """Return Python source that runs the model on a photo."""
     try:
         location = f"~/{weights_path.relative_to(Path.home()).as_posix()}"
