@@ -438,6 +438,21 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def three_digits(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits 0, 1 and 2 in folders of those names: 11 images each to train on, 5 to validate, 3 to test.
+
+    33 training images in batches of 8 leave a last batch of one. Do not write into it: copy what you change.
+    """
+    folder = tmp_path_factory.mktemp("three-digits")
+    for part, count in (("train", 11), ("val", 5), ("test", 3)):
+        for digit in "012":
+            (folder / part / digit).mkdir(parents=True)
+            for path in sorted((digits_folder / part / digit).iterdir())[:count]:
+                shutil.copy(path, folder / part / digit)
+    return folder
+
+
 # --- Models ---
 
 

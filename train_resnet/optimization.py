@@ -52,9 +52,8 @@ def choose_numerics(device: str, precision: str) -> Numerics:
     devices = list_devices()
     chosen = {"auto": devices[0], "cuda": "cuda:0"}.get(device, device)
     if chosen not in devices:
-        raise ParameterError(
-            f"train_resnet: 'device' {device} is not there; expected auto or one of {', '.join(devices)}"
-        )
+        names = ", ".join(["auto", *devices])
+        raise ParameterError(f"train_resnet: 'device' must be one of {names} on this machine, got {device!r}")
     has_bf16 = "bf16" in list_precisions(torch.device(chosen))
     if precision == "bf16" and not has_bf16:
         logger.warning("train_resnet: %s emulates bf16; 'precision' fp32 or auto would be faster", chosen)

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
-
 from ikomia import dataprocess
-
-if find_spec("infer_resnet") is None:
-    raise ImportError(
-        "train_resnet: needs the plugin infer_resnet beside it, which was not found in "
-        f"'{Path(__file__).absolute().parent.parent}'; install or link infer_resnet there, too"
-    )
 
 
 class IkomiaPlugin(dataprocess.CPluginProcessInterface):
