@@ -36,10 +36,12 @@ TRAINING = {
     "input_size": DIGIT_SIZE,
     "resize_mode": "squash",
     "augmentation": "none",
-    "epochs": 8,
+    "epochs": 10,
     "batch_size": 32,
-    "learning_rate": 0.05,
-    "weight_decay": 5e-4,
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
 }
 
 

@@ -55,10 +55,12 @@ TRAIN_DIGITS = {
     "input_size": 32,
     "resize_mode": "squash",
     "augmentation": "none",
-    "epochs": 8,
+    "epochs": 10,
     "batch_size": 32,
-    "learning_rate": 0.05,
-    "weight_decay": 0.0005,
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
 }
 
 

@@ -111,7 +111,7 @@ def test_the_archives_work_in_an_empty_ikomia_folder(tmp_path, digits_folder, ru
         assert not [entry for entry in names if "__pycache__" in entry or entry.endswith((".safetensors", ".pth"))]
         assert archive_path.stat().st_size < 300_000
     digit = next((digits_folder / "test" / "3").iterdir())
-    result = run_script(TRAIN_AND_CLASSIFY, [str(digits_folder), str(digit)], home=home)
+    result = run_script(TRAIN_AND_CLASSIFY, [str(digits_folder), str(digit)], home=home, OMP_NUM_THREADS="1")
     assert "read: " in result.output
     runs = home / "Ikomia" / "Models" / "train_resnet"
     assert (runs / "latest" / "best.safetensors").is_file()
