@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 from infer_resnet.checkpoint import ModelMetadata
 from train_resnet.export import ExportedFile, export_int8, export_onnx, export_openvino, export_pth
 from train_resnet.run import Run
+
+logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64
 
@@ -33,6 +36,11 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
         for export in wanted:
             run.hooks.check()
             written.append(export(run.folder, model, metadata, images))
+    if parameters.export_pth and parameters.small_input_stem:
+        logger.warning(
+            "train_resnet: %s.pth has the small-image stem; plain torchvision cannot load it, infer_resnet can",
+            parameters.model_name,
+        )
     if parameters.export_int8:
         run.hooks.check()
         written.append(export_int8(run.folder, model, metadata, _read_images(run), val.plain(_BATCH_SIZE)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 from collections.abc import Mapping
@@ -92,8 +93,10 @@ class TrainingState:
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write the state into a run folder, whole or not at all."""
     content = {**vars(state), "circumstances": asdict(state.circumstances), "classes": list(state.classes)}
+    buffer = io.BytesIO()  # torch's own file writer hides the reason when a disk is full
+    torch.save(content, buffer)
     with atomic_path(folder / STATE_FILE) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_state(folder: Path) -> TrainingState:

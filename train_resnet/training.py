@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -183,21 +185,34 @@ def _explain_failures(run: Run) -> Iterator[None]:
             f"{run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.best else None,
         ) from error
-    except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
-        if not is_memory:
+    except Exception as error:
+        explained = _explain_memory(error, run) or _explain_disk(error, run)
+        if explained is None:
             raise
-        size, batch_size = run.parameters.input_size, run.parameters.batch_size
-        advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
-        raise MemoryError(
-            f"train_resnet: not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; "
-            f"{run.describe_kept()}"
-        ) from error
-    except OSError as error:
-        if error.errno not in _OUT_OF_SPACE:
-            raise
-        raise OSError(
-            error.errno,
-            f"train_resnet: no space left to write into '{run.folder}' ({error.strerror}); free some; "
-            f"{run.describe_kept()}",
-        ) from error
+        raise explained from error
+
+
+def _explain_memory(error: Exception, run: Run) -> MemoryError | None:
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
+        return None
+    size, batch_size = run.parameters.input_size, run.parameters.batch_size
+    advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
+    return MemoryError(
+        f"train_resnet: not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; "
+        f"{run.describe_kept()}"
+    )
+
+
+def _explain_disk(error: Exception, run: Run) -> OSError | None:
+    number = getattr(error, "errno", None)
+    match = re.search(r"os error (\d+)", str(error))  # safetensors tells it in words only
+    if match:
+        number = int(match[1])
+    if number not in _OUT_OF_SPACE:
+        return None
+    return OSError(
+        number,
+        f"train_resnet: no space left to write into '{run.folder}' ({os.strerror(number)}); free some; "
+        f"{run.describe_kept()}",
+    )

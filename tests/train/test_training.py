@@ -280,6 +280,35 @@ def test_a_full_disk_says_what_is_kept(three_digits, make_parameters, monkeypatc
     assert len(train(make_parameters(resume_from=str(folder)), three_digits).history) == 3
 
 
+def test_a_file_size_limit_at_any_write_leaves_what_was_saved(three_digits, make_parameters, run_script, tmp_path):
+    parameters = make_parameters(epochs=1)
+    output = run_script(
+        f"""
+import resource, sys
+sys.path.insert(0, {str(Path.cwd())!r})
+from pathlib import Path
+from train_resnet import training
+from train_resnet.parameters import TrainParameters
+from train_resnet.progress import Hooks
+
+def limit(*_):  # from now on every file of more than a megabyte fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    return validate(*_)
+
+validate, training._validate = training._validate, limit
+try:
+    training.train(TrainParameters().updated({parameters.model_dump()!r}), Path({str(three_digits)!r}))
+except OSError as error:
+    print("error:", error)
+"""
+    ).output
+    assert "no space left to write into" in output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["data_report.json", "state.pt"]
+    resumed = train(parameters.updated({"resume_from": str(folder)}), three_digits)
+    assert len(resumed.history) == 1
+
+
 def test_an_image_that_becomes_unreadable_is_skipped_and_counted(three_digits, make_parameters, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(three_digits, folder)
