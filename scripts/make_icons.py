@@ -88,14 +88,15 @@ def draw_feedback(canvas: Canvas) -> None:
 
 
 def main() -> None:
-    """Write both icons."""
+    """Write both icons, and those of the second names."""
     infer, train = Canvas(*INFER_COLORS), Canvas(*TRAIN_COLORS)
     for canvas in (infer, train):
         draw_block(canvas)
     draw_answer(infer)
     draw_feedback(train)
-    infer.save(ROOT / "infer_resnet" / "icons" / "icon.png")
-    train.save(ROOT / "train_resnet" / "icons" / "icon.png")
+    for canvas, kind in ((infer, "infer"), (train, "train")):
+        canvas.save(ROOT / f"{kind}_resnet" / "icons" / "icon.png")
+        canvas.save(ROOT / "compat" / f"{kind}_torchvision_resnet" / "icons" / "icon.png")
 
 
 if __name__ == "__main__":
