@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from infer_resnet.schema import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
 
 
-
 class TrainParameters(Parameters):
     """Parameters of train_resnet."""
 
