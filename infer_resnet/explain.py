@@ -67,5 +67,5 @@ def _interpolate_cells(length: int, start: float, span: float, cells: int) -> np
     centres = np.arange(length, dtype=np.float32) + 0.5 - start
     positions = np.clip(centres / span * cells - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)))
-    weights[(centres < 0) | (centres > span)] = 0
+    weights[(centres <= -0.5) | (centres >= span + 0.5)] = 0  # pixels that the span does not touch
     return weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 import torch
 from torch import nn
@@ -108,6 +109,8 @@ def _download(url: str, path: Path) -> None:
         hash_prefix = path.stem.rsplit("-", 1)[-1]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=hash_prefix, progress=False)
     except (OSError, RuntimeError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
         raise WeightsError(
             f"ImageNet weights '{path.name}' are not in '{path.parent}' and could not be downloaded from {url} "
             f"({error}); without network, put the file there, or set 'model_weight_file' to weights of your own"
