@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from infer_resnet.model import load_model
 from infer_resnet.network import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
+from infer_resnet.openmp import fix_thread_count
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -67,6 +68,7 @@ class TorchRuntime:
     def _settings(self) -> AbstractContextManager[None]:
         """Return the process-wide settings of torch under which this network runs."""
         if self.device == "cpu":
+            fix_thread_count()
             return use_threads(self._threads)
         if self.device.startswith("cuda") and self.precision == "fp32":
             # By default cuDNN rounds the inputs of float32 convolutions to 10 bits (TF32).

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from infer_resnet.checkpoint import BEST_CHECKPOINT
+from infer_resnet.openmp import fix_thread_count
 from train_resnet.optimization import compute_learning_rate
 from train_resnet.outcome import TrainingResult, conclude
 from train_resnet.parameters import TrainParameters
@@ -55,6 +56,7 @@ def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None)
     """
     began = time.monotonic()
     hooks = hooks or Hooks()
+    fix_thread_count()
     run = open_run(parameters, source, hooks)
     with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
