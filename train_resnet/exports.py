@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +33,9 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
     wanted = [export for name, export in exports.items() if getattr(parameters, name)]
     written = []
     if wanted:
-        images = next(val.plain(_BATCH_SIZE)).images
+        # The images stand class after class: take some of every class.
+        indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, _BATCH_SIZE).astype(int))
+        images = next(val.plain(_BATCH_SIZE, indices.tolist())).images
         for export in wanted:
             run.hooks.check()
             written.append(export(run.folder, model, metadata, images))

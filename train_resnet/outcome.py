@@ -17,7 +17,7 @@ from infer_resnet.checkpoint import BEST_CHECKPOINT, open_weights
 from infer_resnet.files import atomic_path, write_text
 from infer_resnet.model import load_model
 from train_resnet.data import Sample
-from train_resnet.export import ExportedFile
+from train_resnet.export import ExportedFile, ExportError
 from train_resnet.exports import export_model
 from train_resnet.learners import Predictions
 from train_resnet.metrics import compute_metrics
@@ -113,12 +113,19 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         reason=reason,
     )
     started = time.monotonic()
-    exports = export_model(run, model, weights.metadata)
+    failure: ExportError | None = None
+    exports: list[ExportedFile] = []
+    try:
+        exports = export_model(run, model, weights.metadata)
+    except ExportError as error:  # figures and report of a finished training are not lost with it
+        failure = error
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
-    _write_metrics(run, result)
+    _write_metrics(run, result, exports)
     _write_report(run, result, exports, collect_mistakes(model, weights.metadata, val.samples, val.probabilities))
     refresh_latest(run.folder)
+    if failure is not None:
+        raise failure
     return result
 
 
@@ -181,7 +188,7 @@ def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
     return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
 
 
-def _write_metrics(run: Run, result: TrainingResult) -> None:
+def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedFile]) -> None:
     content = {
         "model_name": run.parameters.model_name,
         "classes": list(result.classes),
@@ -190,6 +197,7 @@ def _write_metrics(run: Run, result: TrainingResult) -> None:
         "validation": result.metrics,
         "test": result.test_metrics,
         "history": list(result.history),
+        "exports": [export.to_dict() for export in exports],
         "images": {split: len(samples) for split, samples in _get_splits(run).items()},
         "unreadable_while_training": [[str(path), text] for path, text in run.splits.get_skipped()],
         "parameters": run.parameters.model_dump(),
