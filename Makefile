@@ -34,7 +34,9 @@ demo: $(VENV)/.requirements isolated ## Train on 1,797 handwritten digits and cl
 	$(ISOLATED) $(PY) examples/demo.py
 
 test: $(VENV)/.requirements-dev isolated ## Run all tests
-	$(ISOLATED) $(PY) -m pytest $(ARGS)
+	$(ISOLATED) $(PY) -m pytest $(or $(ARGS),tests/infer)
+	$(if $(ARGS),,$(ISOLATED) $(PY) -m pytest tests/train)
+	$(if $(ARGS),,$(ISOLATED) $(PY) -m pytest tests/engine $(wildcard tests/test_*.py))
 
 lint: $(VENV)/.requirements-dev ## Check format, style and types
 	$(PY) -m ruff format --check $(SOURCES)

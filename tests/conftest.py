@@ -47,6 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(make_environment(home))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start the engine last.
+
+    When it loads a plugin again, it drops the plugin's modules: classes that a test module imported before are then
+    no longer those that a later import gives.
+    """
+    items.sort(key=lambda item: "tests/engine/" in item.nodeid or item.nodeid.startswith("tests/test_"))
+
+
 def link_plugins(home: Path, names: Sequence[str] = PLUGINS) -> None:
     """Link plugins of this repository into `home`, as `make link` does."""
     folder = home / "Ikomia" / "Plugins" / "Python"

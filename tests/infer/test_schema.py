@@ -71,7 +71,9 @@ def draw_right_values(field) -> st.SearchStrategy[object]:
     if field.annotation is float:
         is_low_open = any(isinstance(item, annotated_types.Gt) for item in field.metadata)
         is_high_open = any(isinstance(item, annotated_types.Lt) for item in field.metadata)
-        return st.floats(low, high, exclude_min=is_low_open, exclude_max=is_high_open, allow_nan=False)
+        return st.floats(
+            low, high, exclude_min=is_low_open, exclude_max=is_high_open, allow_nan=False, allow_subnormal=False
+        )
     if field.examples:
         return st.sampled_from(field.examples)
     return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
