@@ -6,11 +6,14 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 SOURCES := infer_resnet train_resnet compat tests scripts examples benchmarks
 
+# The others are imported by these.
+BENCHMARKS := $(filter-out %/photographs.py %/training_runs.py,$(wildcard benchmarks/*.py))
+
 # What demo, test and bench write stays in build/, temporary files and torch's downloads included.
 ISOLATED := TMPDIR=$(CURDIR)/build/tmp HOME=$(CURDIR)/build/home IKOMIA_AUTO_COMPLETION=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench soak dist clean
+.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,9 +37,7 @@ demo: $(VENV)/.requirements isolated ## Train on 1,797 handwritten digits and cl
 	$(ISOLATED) $(PY) examples/demo.py
 
 test: $(VENV)/.requirements-dev isolated ## Run all tests
-	$(ISOLATED) $(PY) -m pytest $(or $(ARGS),tests/infer)
-	$(if $(ARGS),,$(ISOLATED) $(PY) -m pytest tests/train)
-	$(if $(ARGS),,$(ISOLATED) $(PY) -m pytest tests/engine $(wildcard tests/test_*.py))
+	$(ISOLATED) $(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.requirements-dev ## Check format, style and types
 	$(PY) -m ruff format --check $(SOURCES)
@@ -47,13 +48,9 @@ format: $(VENV)/.requirements-dev ## Lay out the code as lint wants it
 	$(PY) -m ruff check --select I --fix $(SOURCES)
 	$(PY) -m ruff format $(SOURCES)
 
-bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (a quiet machine, half an hour)
+bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (on a quiet machine)
 	$(PY) scripts/link_plugins.py --home build/home
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
-
-soak: $(VENV)/.requirements-dev isolated ## Run for hours and watch memory, threads and files
-	$(PY) scripts/link_plugins.py --home build/home
-	$(ISOLATED) $(PY) scripts/soak.py $(ARGS)
+	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
 
 dist: ## Pack one zip a plugin, as the hub installs it, into dist/
 	$(if $(wildcard $(PY)),$(PY),python3) scripts/make_dist.py

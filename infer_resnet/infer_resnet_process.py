@@ -12,6 +12,7 @@ from ikomia import core, dataprocess
 
 from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
 from infer_resnet.parameters import InferParameters
+from infer_resnet.plugin_info import fill_shared_info
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,12 +156,9 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         return predictor
 
     def _log_once(self, model: Model, predictor: Predictor) -> None:
-        runtime, preprocessing = predictor.runtime, predictor.preprocessing
-        text = (
-            f"{model.metadata.model_name}, {model.num_classes} classes, from '{model.file.path}'"
-            f"{' (which describes itself)' if model.is_self_describing else ''}; {preprocessing.resize_mode} to "
-            f"{preprocessing.input_size} pixels; {runtime.name} on {runtime.device} in {runtime.precision}"
-        )
+        from infer_resnet.loader import summarize
+
+        text = summarize(model, predictor)
         if text != self._logged:
             logger.info("infer_resnet: %s", text)
             self._logged = text
@@ -269,32 +267,18 @@ class InferResnetFactory(dataprocess.CTaskFactory):
     def __init__(self) -> None:
         dataprocess.CTaskFactory.__init__(self)
         info = self.info
+        fill_shared_info(info)
         info.name = "infer_resnet"
         info.short_description = "Classify images, boxes and video frames with ResNet"
         info.description = (
             "ResNet image classification with ImageNet weights or your own, on the whole image or on every box of a "
             "detector. Preprocessing is that of the weights; OpenVINO makes it fast on a CPU; heat maps show why."
         )
-        info.authors = "ResNet for Ikomia contributors"
-        info.article = "Deep Residual Learning for Image Recognition"
-        info.article_url = "https://arxiv.org/abs/1512.03385"
-        info.journal = "CVPR"
-        info.year = 2016
-        info.path = "Plugins/Python/Classification"
         info.version = VERSION
-        info.min_ikomia_version = "0.16.1"
-        info.license = "Apache-2.0"
-        info.documentation_link = ""
-        info.repository = ""
-        info.original_repository = ""
-        info.icon_path = "icons/icon.png"
         info.keywords = "resnet,classification,imagenet,openvino,heatmap,embedding"
         info.algo_type = core.AlgoType.INFER
-        info.algo_tasks = "CLASSIFICATION"
         info.hardware_config.min_cpu = 1
         info.hardware_config.min_ram = 2
-        info.hardware_config.gpu_required = False
-        info.hardware_config.min_vram = 0
 
     def create(self, param: InferResnetParam | None = None) -> InferResnet:
         """Create a task; its parameters may be ready already."""

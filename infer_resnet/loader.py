@@ -97,8 +97,18 @@ class Loader:
         return self._kept[part][1]
 
 
+def summarize(model: Model, predictor: Predictor) -> str:
+    """Say in one line what is loaded."""
+    runtime, preprocessing = predictor.runtime, predictor.preprocessing
+    return (
+        f"{model.metadata.model_name}, {model.num_classes} classes, from '{model.file.path}'"
+        f"{' (which describes itself)' if model.is_self_describing else ''}; {preprocessing.resize_mode} to "
+        f"{preprocessing.input_size} pixels; {runtime.name} on {runtime.device} in {runtime.precision}"
+    )
+
+
 def describe(model: Model, predictor: Predictor) -> dict[str, Any]:
-    """Return what is loaded, as JSON-able values: for a log line and `get_model_info()`."""
+    """Return what is loaded, as JSON-able values: for `get_model_info()`."""
     preprocessing = predictor.preprocessing
     return {
         "model_name": model.metadata.model_name,

@@ -31,8 +31,7 @@ def build_model(model_name: str, num_classes: int, small_input_stem: bool = Fals
     with torch.device("meta"):
         model: nn.Module = models.get_model(model_name, weights=None, num_classes=num_classes)
         if small_input_stem:
-            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            model.maxpool = nn.Identity()
+            _replace_stem(model)
     return model
 
 
@@ -45,19 +44,14 @@ def load_model(model_name: str, state_dict: Mapping[str, torch.Tensor], small_in
 
 
 def initialize_model(model_name: str, num_classes: int, seed: int, small_input_stem: bool = False) -> nn.Module:
-    """Build a network with torchvision's random initialization, from a seed of its own.
-
-    Raises nothing and leaves torch's global random state as it was.
-    """
+    """Build a network with torchvision's random initialization; torch's global random state stays as it was."""
     from torchvision import models
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = models.get_model(model_name, weights=None, num_classes=num_classes)
         if small_input_stem:
-            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-            model.maxpool = nn.Identity()
+            nn.init.kaiming_normal_(_replace_stem(model).weight, mode="fan_out", nonlinearity="relu")
     return model
 
 
@@ -94,6 +88,13 @@ def fetch_imagenet_weights(model_name: str, weights_name: str = "DEFAULT") -> Pa
     if not path.is_file():
         _download(_find_url(model_name, weights.name), path)
     return path
+
+
+def _replace_stem(model: nn.Module) -> nn.Conv2d:
+    """Put the small-image stem into a network; return its convolution."""
+    convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    model.conv1, model.maxpool = convolution, nn.Identity()
+    return convolution
 
 
 def _find_url(model_name: str, weights_name: str) -> str:

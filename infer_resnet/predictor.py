@@ -206,8 +206,9 @@ class Predictor:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Turn (N, num_classes) logits into probabilities, float32; computed in float64 so that they sum to 1."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    import torch
+
+    return torch.softmax(torch.from_numpy(logits).double(), dim=1).float().numpy()
 
 
 def _find_largest(values: np.ndarray, count: int) -> np.ndarray:

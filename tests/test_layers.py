@@ -44,7 +44,7 @@ LOADED_WITH_PLUGIN = (
 SHARED = {
     *("schema", "adapter", "forms", "files", "images", "architectures", "model", "checkpoint", "preprocessing"),
     *("network", "runtimes", "torch_runtime", "openvino_runtime", "openvino_graph", "cache", "explain", "drawing"),
-    "openmp",
+    *("openmp", "plugin_info"),
 }
 
 #: Modules with no more than these imports from the two plugins.

@@ -95,6 +95,4 @@ def wrap_model(model: nn.Module, preprocessing: Preprocessing) -> Network:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return powers / powers.sum(axis=1, keepdims=True)
+    return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from infer_resnet.checkpoint import BEST_CHECKPOINT, open_weights
 from infer_resnet.files import atomic_path, write_text
@@ -131,8 +132,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
 
 def _evaluate(run: Run, split: str) -> _Evaluation:
     predictions = run.learner.predict(split, run.hooks.check)
-    shifted = predictions.logits.astype(np.float64) - predictions.logits.max(axis=1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    probabilities = torch.softmax(torch.from_numpy(predictions.logits).double(), dim=1).numpy()
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
     metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
     return _Evaluation(samples, predictions, probabilities, metrics)

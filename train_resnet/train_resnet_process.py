@@ -10,6 +10,7 @@ from ikomia import core, dataprocess
 
 from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
 from infer_resnet.files import resolve_path
+from infer_resnet.plugin_info import fill_shared_info
 from infer_resnet.schema import ParameterError
 from train_resnet.parameters import TrainParameters
 
@@ -141,32 +142,18 @@ class TrainResnetFactory(dataprocess.CTaskFactory):
     def __init__(self) -> None:
         dataprocess.CTaskFactory.__init__(self)
         info = self.info
+        fill_shared_info(info)
         info.name = "train_resnet"
         info.short_description = "Train ResNet image classifiers on your own folders of images"
         info.description = (
             "Trains a ResNet on class folders: the head alone on cached features, or the whole network. Resumable, "
             "deterministic, with a report, and with a checkpoint that infer_resnet runs as it is."
         )
-        info.authors = "ResNet for Ikomia contributors"
-        info.article = "Deep Residual Learning for Image Recognition"
-        info.article_url = "https://arxiv.org/abs/1512.03385"
-        info.journal = "CVPR"
-        info.year = 2016
-        info.path = "Plugins/Python/Classification"
         info.version = VERSION
-        info.min_ikomia_version = "0.16.1"
-        info.license = "Apache-2.0"
-        info.documentation_link = ""
-        info.repository = ""
-        info.original_repository = ""
-        info.icon_path = "icons/icon.png"
         info.keywords = "resnet,classification,training,fine-tuning,transfer learning"
         info.algo_type = core.AlgoType.TRAIN
-        info.algo_tasks = "CLASSIFICATION"
         info.hardware_config.min_cpu = 2
         info.hardware_config.min_ram = 4
-        info.hardware_config.gpu_required = False
-        info.hardware_config.min_vram = 0
 
     def create(self, param: TrainResnetParam | None = None) -> TrainResnet:
         """Create a task; its parameters may be ready already."""

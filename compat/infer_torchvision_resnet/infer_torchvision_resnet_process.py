@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(
         f"infer_torchvision_resnet: is a second name of infer_resnet, but '{error.name}' was not found "
-        f"beside '{Path(__file__).absolute().parent}'; install or link infer_resnet and infer_resnet there"
+        f"beside '{Path(__file__).absolute().parent}'; install or link infer_resnet there"
     ) from error
 
 NAME = "infer_torchvision_resnet"

@@ -114,7 +114,10 @@ def test_a_finished_run_is_only_concluded_again(three_digits, make_parameters):
     (first.folder / "metrics.json").unlink()
     again = train(parameters.updated({"resume_from": str(first.folder), "export_pth": True}), three_digits)
     metrics["parameters"]["export_pth"] = True
-    assert without_times(again.folder) == metrics
+    concluded = without_times(again.folder)
+    assert metrics.pop("exports") == []
+    assert [export["path"] for export in concluded.pop("exports")] == ["resnet18.pth"]
+    assert concluded == metrics
     assert again.checkpoint.read_bytes() == weights
     assert (again.folder / "resnet18.pth").is_file()
 

@@ -37,7 +37,7 @@ def result(digits_folder, tmp_path_factory):
         "input_size": 64,
         "resize_mode": "squash",
         "augmentation": "none",
-        "epochs": 6,
+        "epochs": 10,
         "batch_size": 16,
         "learning_rate": 0.02,
         "output_folder": str(tmp_path_factory.mktemp("runs")),
