@@ -41,8 +41,7 @@ def list_wrong_values(field) -> list[object]:
     wrong: list[object] = [None, [], {}, b"1"]
     low, high = get_bounds(field)
     if field.annotation in (int, float):
-        if any(isinstance(item, annotated_types.Gt) for item in field.metadata):
-            low = max(low, 1e-300)  # OpenVINO makes its thread take what comes of smaller numbers as zero
+        is_low_open = any(isinstance(item, annotated_types.Gt) for item in field.metadata)
         is_high_open = any(isinstance(item, annotated_types.Lt) for item in field.metadata)
         wrong += ["many", True, "", "1;2", "nan", math.nan, math.inf, "-inf"]
         wrong += [] if low is None else [low - 1, str(low - 1), *([low] if is_low_open else [])]
@@ -70,7 +69,8 @@ def draw_right_values(field) -> st.SearchStrategy[object]:
     if field.annotation is int:
         return st.integers(low, high)
     if field.annotation is float:
-        is_low_open = any(isinstance(item, annotated_types.Gt) for item in field.metadata)
+        if any(isinstance(item, annotated_types.Gt) for item in field.metadata):
+            low = max(low, 1e-300)  # OpenVINO makes its thread take what comes of smaller numbers as zero
         is_high_open = any(isinstance(item, annotated_types.Lt) for item in field.metadata)
         return st.floats(low, high, exclude_max=is_high_open, allow_nan=False, allow_subnormal=False)
     if field.examples:
