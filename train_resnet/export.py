@@ -6,6 +6,7 @@ Graphs (.onnx, .xml) take `images` (N, 3, S, S) uint8, normalize them inside, gi
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -86,7 +87,10 @@ def export_pth(folder: Path, model: nn.Module, metadata: ModelMetadata, images: 
     state_dict = _copy_weights(model)
     path = folder / f"{metadata.model_name}.pth"
     with _replace_file(path) as temporary:
-        torch.save(state_dict, temporary)
+        # By way of memory: torch would write the temporary name into the file, and hide why a disk refuses.
+        buffer = io.BytesIO()
+        torch.save(state_dict, buffer)
+        temporary.write_bytes(buffer.getbuffer())
         written = torch.load(temporary, map_location="cpu", weights_only=True)
         network = wrap_model(
             load_model(metadata.model_name, written, metadata.small_input_stem), metadata.preprocessing

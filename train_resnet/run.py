@@ -25,7 +25,12 @@ from train_resnet.learners import ImageSplits, Learner
 from train_resnet.optimization import Loss, build_optimizer, choose_numerics, compute_class_weights
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import CountingBar, Hooks
-from train_resnet.run_folder import create_run_folder, prepare_output_folder, publish_latest
+from train_resnet.run_folder import (
+    create_run_folder,
+    prepare_output_folder,
+    publish_latest,
+    remove_temporary_files,
+)
 from train_resnet.scanning import DataReport, check_images
 from train_resnet.state import (
     FREE_PARAMETERS,
@@ -152,6 +157,7 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
     else:
         check_circumstances(earlier, state.circumstances)
+        remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         learner.module.load_state_dict(dict(state.weights))
         optimizer.load_state_dict(dict(state.optimizer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -95,6 +96,13 @@ def publish_latest(run_folder: Path) -> None:
         if temporary.is_symlink():
             temporary.unlink()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporary_files(run_folder: Path) -> None:
+    """Delete what a killed process was writing into a run folder; nothing reads it any more."""
+    for path in run_folder.glob(".*.tmp*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?", path.name) and path.is_file():
+            path.unlink()
 
 
 def refresh_latest(run_folder: Path) -> None:

@@ -13,6 +13,7 @@ from train_resnet.run_folder import (
     prepare_output_folder,
     publish_latest,
     refresh_latest,
+    remove_temporary_files,
 )
 
 
@@ -110,3 +111,11 @@ def test_something_else_of_that_name_is_not_touched(tmp_path):
     with pytest.raises(OutputError, match="is no run folder"):
         prepare_output_folder(str(tmp_path))
     assert (tmp_path / "latest" / "thesis.txt").is_file()
+
+
+def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
+    kept = [".log", ".mine.tmp.txt", "state.pt"]
+    for name in [*kept, ".state.0123abcd.tmp.pt", ".best.89abcdef.tmp.safetensors", ".classes.4567cdef.tmp"]:
+        (tmp_path / name).write_bytes(b"half")
+    remove_temporary_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
