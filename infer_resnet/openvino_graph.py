@@ -60,6 +60,11 @@ def save_graph(graph: ov.Model, path: Path, metadata: ModelMetadata) -> None:
         try:
             ov.save_model(graph, xml, compress_to_fp16=False)
             xml.with_suffix(".bin").replace(binary)
+        except RuntimeError as error:
+            if "iostream" not in str(error):
+                raise
+            # OpenVINO keeps the reason to itself.
+            raise OSError(f"OpenVINO cannot write '{path}', as where no space is left on the disk") from error
         finally:
             xml.with_suffix(".bin").unlink(missing_ok=True)
 

@@ -213,7 +213,7 @@ def _check(network: Network, reference: Network, images: torch.Tensor) -> Agreem
 
 
 def _describe(path: Path, format_name: str, agreement: Agreement) -> ExportedFile:
-    sizes = (file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
+    sizes = (file.stat().st_size for file in _list_files(path))
     exported = ExportedFile(
         path=path,
         format=format_name,

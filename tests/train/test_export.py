@@ -192,6 +192,11 @@ def test_no_images_is_an_error(model: nn.Module, images: torch.Tensor, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_size_is_that_of_its_own_files(model: nn.Module, images: torch.Tensor, tmp_path: Path) -> None:
+    (tmp_path / "resnet18.bin").write_bytes(bytes(1000))  # of an earlier OpenVINO export
+    assert export_pth(tmp_path, model, METADATA, images).size_bytes == (tmp_path / "resnet18.pth").stat().st_size
+
+
 @pytest.mark.parametrize("export", [export_pth, export_openvino], ids=["pth", "openvino"])
 def test_full_disk_is_said_and_leaves_nothing(
     export: Export, model: nn.Module, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
