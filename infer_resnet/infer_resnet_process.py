@@ -186,9 +186,13 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
         A detector that found nothing leaves one trace: the engine gives the input the name of the graphics output that
         is connected to it, and takes it back when the connection is deleted. (When the detector itself is deleted,
-        its last boxes stay in the input until another graphics output is connected.)
+        its last boxes stay in the input until another graphics output is connected.) Texts alone are another
+        infer_resnet's answers for the whole image.
         """
         graphics = self.get_input(1)
+        items = graphics.get_items()
+        if items and all(item.is_text_item() for item in items):
+            return False
         return graphics.name != self._unconnected_name or graphics.is_data_available()
 
     def _classify_image(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> Prediction:
@@ -225,8 +229,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         from infer_resnet.outputs import fill_graphics, fill_table
 
         fill_graphics(self.get_output(_GRAPHICS), self._predictions, self._get_color, size)
-        boxes = [prediction for prediction in self._predictions if prediction.box is not None]
-        fill_graphics(self.get_output(_DETECTIONS).get_graphics_io(), boxes, self._get_color, size)
+        # What a connected task sees of the detections: texts alone tell a second infer_resnet that there are no boxes.
+        fill_graphics(self.get_output(_DETECTIONS).get_graphics_io(), self._predictions, self._get_color, size)
         fill_table(self.get_output(_TABLE), self._predictions)
 
     def _get_color(self, prediction: Prediction) -> Color:
