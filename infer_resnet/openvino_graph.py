@@ -64,7 +64,7 @@ def save_graph(graph: ov.Model, path: Path, metadata: ModelMetadata) -> None:
             if "iostream" not in str(error):
                 raise
             # OpenVINO keeps the reason to itself.
-            raise OSError(f"OpenVINO cannot write '{path}', as where no space is left on the disk") from error
+            raise OSError("OpenVINO cannot write it; perhaps there is no space left on the disk") from error
         finally:
             xml.with_suffix(".bin").unlink(missing_ok=True)
 

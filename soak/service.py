@@ -14,10 +14,10 @@ from soak.record import Finding
 TITLE = "A service may run for weeks"
 CLAIM = """
 One workflow of the real engine classified 10,000 images whose sizes change from run to run, while parameters (top k,
-heat map, embedding, threshold, input size, runtime, weights file) changed every 100 runs. After the first 2,000 runs its
-memory may grow by at most 20 MB, its open files and threads not at all, and the last answers must be the first ones.
-Two workflows in two threads, and four processes that start at once, with empty and with full caches, must give equal
-answers.
+heat map, embedding, threshold, input size, runtime, weights file) changed every 100 runs. After the first 2,000 runs
+its memory may grow by at most 20 MB, its open files and threads not at all, and the last answers must be the first
+ones. Two workflows in two threads, and four processes that start at once, with empty and with full caches, must give
+equal answers.
 """
 
 MAX_GROWTH_MB = 20.0

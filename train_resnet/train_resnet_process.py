@@ -80,11 +80,11 @@ class TrainResnet(SetParametersMixin, dataprocess.CDnnTrainTask):
 
     def run(self) -> None:
         """Train (called by the engine)."""
+        self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         from train_resnet.progress import Hooks, TrainingStopped
         from train_resnet.training import train
 
         self.begin_task_run()
-        self._is_stop_requested = False
         self._checkpoint = ""
         for index in range(self.get_output_count()):
             self.get_output(index).clear_data()
