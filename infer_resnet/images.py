@@ -225,8 +225,9 @@ def _needs_opencv(picture: ImageFile.ImageFile) -> bool:
         is_plain = picture.mode in ("L", "RGB", "RGBA", "I;16")
         is_huge = picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf)
         return (len(bits) > 1 and max(bits) > 8) or (is_huge and is_plain)
+    # The fourth part of a tile, `args` since Pillow 11, names the mode as it is in the file.
     is_png = isinstance(picture, PngImagePlugin.PngImageFile)
-    return is_png and any("16" in str(tile.args) for tile in picture.tile) and not picture.mode.startswith("I")
+    return is_png and any("16" in str(tile[3]) for tile in picture.tile) and not picture.mode.startswith("I")
 
 
 def _decode_unchanged(file: IO[bytes]) -> np.ndarray:
