@@ -14,7 +14,7 @@ from train_resnet.loading import Batch
 
 #: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.
 MEMORY_BOUND = 1 << 30
-#: Images that the backbone sees at a time; has no influence on training.
+#: Views that the backbone sees at a time; has no influence on training.
 BATCH_SIZE = 32
 
 
@@ -68,22 +68,23 @@ class FeatureStore:
             self._file.close()
 
 
-def compute_features(runtime: Runtime, batches: Iterable[Batch], store: FeatureStore, first_row: int) -> np.ndarray:
-    """Run the backbone over images and keep the pooled vectors.
+def compute_features(runtime: Runtime, batches: Iterable[Batch], store: FeatureStore, num_views: int) -> np.ndarray:
+    """Run the backbone over views of images and keep the pooled vectors.
 
     Args:
         runtime: The network.
-        batches: Images with their indices in the split.
-        store: Where the vectors go, each into row `first_row` + index.
-        first_row: Row of index 0.
+        batches: Views of images, all `num_views` of an image after each other, with the images' indices in the split.
+        store: Where the vectors go: view v of image i into row i x `num_views` + v.
+        num_views: Views of each image.
 
     Returns:
         (N,) int64, indices of the images that could be read, in the order of the batches.
     """
-    indices = [np.empty(0, np.int64)]
+    readable = [np.empty(0, np.int64)]
     for batch in batches:
         pooled = runtime.run(batch.images, with_features=True).pooled
         assert pooled is not None
-        store.write(first_row + batch.indices, pooled)
-        indices.append(batch.indices)
-    return np.concatenate(indices)
+        views = np.arange(len(batch.indices)) % num_views
+        store.write(batch.indices * num_views + views, pooled)
+        readable.append(batch.indices[::num_views])
+    return np.concatenate(readable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -47,7 +47,8 @@ class HeadLearner:
         assert isinstance(head, nn.Linear)
         self.module = nn.Linear(head.in_features, head.out_features, device="meta")
         self.module.load_state_dict({name: value.clone() for name, value in head.state_dict().items()}, assign=True)
-        self._num_views = 1 + (parameters.cached_views if parameters.augmentation != "none" else 0)
+        augmented = range(parameters.cached_views if parameters.augmentation != "none" else 0)
+        self._views: dict[str, tuple[int | None, ...]] = {"train": (None, *augmented), "val": (None,), "test": (None,)}
         self._stores: dict[str, FeatureStore] = {}
         self._readable: dict[str, np.ndarray] = {}
 
@@ -56,12 +57,11 @@ class HeadLearner:
         if self._parameters.augmentation == "strong":
             logger.info("train_resnet: mixup and cutmix mix images, not features; they are left out")
         self._folder = folder
-        num_images = len(self._labels["train"]) * self._num_views + len(self._labels["val"])
-        with closing(ProgressBar("features", num_images, unit="image")) as bar:
+        with closing(ProgressBar("features", sum(map(self._count_batches, ("train", "val"))), unit="batch")) as bar:
 
             def tick() -> None:
                 hooks.check()
-                bar.update(BATCH_SIZE)
+                bar.update()
 
             self._compute("train", tick)
             self._compute("val", tick)
@@ -76,8 +76,9 @@ class HeadLearner:
         order = shuffle(self._readable["train"], self._parameters.seed, epoch)
         for start in range(0, len(order), self._parameters.batch_size):
             indices = order[start : start + self._parameters.batch_size]
-            views = (epoch + indices) % self._num_views
-            yield torch.from_numpy(features[views * len(labels) + indices]), torch.from_numpy(labels[indices])
+            num_views = len(self._views["train"])
+            rows = indices * num_views + (epoch + indices) % num_views
+            yield torch.from_numpy(features[rows]), torch.from_numpy(labels[indices])
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (N, classes) logits, with gradients."""
@@ -112,19 +113,23 @@ class HeadLearner:
         self._splits.close()
 
     def _compute(self, split: str, tick: Callable[[], None]) -> None:
-        """Compute the features of a split, all views for training, unless they are there."""
+        """Compute the features of a split, all views of its images, unless they are there."""
         if split in self._stores:
             return
-        count, loader = len(self._labels[split]), self._splits.open(split)
-        num_views = self._num_views if split == "train" else 1
-        store = FeatureStore(count * num_views, self.module.in_features, self._folder)
+        views = self._views[split]
+        store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, self._folder)
         self._stores[split] = store
-        readable = compute_features(self._runtime, watch(loader.plain(BATCH_SIZE), tick), store, 0)
-        for view in range(num_views - 1):
-            batches = loader.augmented(BATCH_SIZE, view, np.arange(count))
-            seen = compute_features(self._runtime, watch(batches, tick), store, (1 + view) * count)
-            readable = np.intersect1d(readable, seen)
-        self._readable[split] = readable
+        batches = self._splits.open(split).views(_count_images(views), views)
+        self._readable[split] = compute_features(self._runtime, watch(batches, tick), store, len(views))
+
+    def _count_batches(self, split: str) -> int:
+        """Return in how many batches the features of a split are computed."""
+        return -(-len(self._labels[split]) // _count_images(self._views[split]))
+
+
+def _count_images(views: Sequence[int | None]) -> int:
+    """Return how many images, with all their views, the backbone sees at a time."""
+    return max(1, BATCH_SIZE // len(views))
 
 
 def _describe_network(start: Start, parameters: TrainParameters, num_classes: int) -> NetworkSource:

@@ -16,6 +16,7 @@ from train_resnet.data import Dataset
 from train_resnet.loading import ImageLoader, LoaderSettings
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks
+from train_resnet.views import IMAGE_BOUND_MB
 
 Item = TypeVar("Item")
 
@@ -84,6 +85,8 @@ class ImageSplits:
             seed=parameters.seed,
             num_workers=parameters.num_workers,
             max_megapixels=parameters.max_image_megapixels,
+            # With a frozen backbone, each file is read once and its features are kept instead.
+            memory_bound_mb=0 if parameters.feature_extract else IMAGE_BOUND_MB,
         )
         self._loaders: dict[str, ImageLoader] = {}
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with their positions in the list of samples.
+    """Views of images, with the images' positions in the list of samples.
 
     Attributes:
         indices: (N,) int64.
@@ -70,7 +70,7 @@ class ImageLoader:
             batch_size: Images a batch; fewer where some cannot be read, and in the last.
             indices: Which samples, in which order; None for all.
         """
-        return self._read(batch_size, np.arange(len(self._samples)) if indices is None else indices, None)
+        return self._read(batch_size, np.arange(len(self._samples)) if indices is None else indices, (None,))
 
     def augmented(self, batch_size: int, epoch: int, indices: Sequence[int] | np.ndarray) -> Iterator[Batch]:
         """Yield images as augmented for an epoch; with the augmentation none they are plain.
@@ -80,7 +80,16 @@ class ImageLoader:
             epoch: Number of the epoch, from 0.
             indices: Which samples, in which order.
         """
-        return self._read(batch_size, indices, None if self._settings.augmentation == "none" else epoch)
+        return self._read(batch_size, indices, (epoch,))
+
+    def views(self, batch_size: int, epochs: Sequence[int | None]) -> Iterator[Batch]:
+        """Yield several views of every image, each file read once; a batch has all views of its images.
+
+        Args:
+            batch_size: Images a batch; it has `len(epochs)` times as many views, one image's after the other's.
+            epochs: Whose augmentation, for each view; None for the plain one.
+        """
+        return self._read(batch_size, np.arange(len(self._samples)), epochs)
 
     def close(self) -> None:
         """End threads and processes and forget the images; a later batch starts them anew."""
@@ -88,7 +97,9 @@ class ImageLoader:
             self._team.close()
             self._team = None
 
-    def _read(self, batch_size: int, indices: Sequence[int] | np.ndarray, epoch: int | None) -> Iterator[Batch]:
+    def _read(
+        self, batch_size: int, indices: Sequence[int] | np.ndarray, epochs: Sequence[int | None]
+    ) -> Iterator[Batch]:
         team = self._team = self._team or self._open_team()
         order = [int(index) for index in indices]
         ahead = batch_size + max(batch_size, 4 * team.size)
@@ -97,11 +108,11 @@ class ImageLoader:
             for start in range(0, len(order), batch_size):
                 submitted = start + len(waiting)
                 for index in order[submitted : start + ahead]:
-                    waiting.append(team.submit(index, epoch))
+                    waiting.append(team.submit(index, epochs))
                 received = [
-                    (index, view)
+                    (index, views)
                     for index in order[start : start + batch_size]
-                    if (view := self._receive(index, waiting.popleft())) is not None
+                    if (views := self._receive(index, waiting.popleft())) is not None
                 ]
                 if received:
                     yield self._collate(received)
@@ -110,7 +121,7 @@ class ImageLoader:
                 future.cancel()
 
     def _receive(self, index: int, future: Future[np.ndarray]) -> np.ndarray | None:
-        """Wait for a view; None, and a note in `skipped`, where the file cannot be read."""
+        """Wait for the views of an image; None, and a note in `skipped`, where the file cannot be read."""
         try:
             return future.result()
         except ImageError as error:
@@ -121,8 +132,8 @@ class ImageLoader:
             return None
 
     def _collate(self, received: Sequence[tuple[int, np.ndarray]]) -> Batch:
-        indices = np.array([index for index, _ in received], np.int64)
-        images = torch.from_numpy(np.stack([view for _, view in received]))
+        indices = np.repeat([index for index, _ in received], len(received[0][1]))
+        images = torch.from_numpy(np.concatenate([views for _, views in received]))
         return Batch(indices, images, torch.from_numpy(self._labels[indices]))
 
     def _open_team(self) -> ThreadTeam | ProcessTeam:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
+from ikomia.dnn.dnntrain import TrainProcess
 
 from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
 from infer_resnet.files import resolve_path
@@ -30,22 +31,22 @@ class TrainResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
     parameters_class = TrainParameters
 
 
-class TrainResnet(SetParametersMixin, dataprocess.CDnnTrainTask):
+class TrainResnet(SetParametersMixin, TrainProcess):
     """Train a classifier on a folder of images.
 
     Input 0 is the folder; where nothing is connected, or no folder, the parameter `dataset_folder` serves.
     Outputs: 0 training curves, 1 confusion matrix, 2 figures of each class, 3 path of the best checkpoint.
-    Constructing it starts nothing: no server, no browser, no thread. The engine's own `TrainProcess`, between this
-    class and its base, would start mlflow and TensorBoard; importing it alone takes as long as importing torch.
+    Constructing it starts nothing: no server, no browser, no thread.
     """
 
     def __init__(self, name: str, param: TrainResnetParam | None = None) -> None:
         # A task without a parameter object crashes the engine when the workflow is saved; and the constructor
         # alone does not keep the Python part of one that is made here.
         param = param or TrainResnetParam()
-        dataprocess.CDnnTrainTask.__init__(self, name, param)
+        TrainProcess.__init__(self, name, param)
         self.set_param_object(param)
         # A folder: with the engine's data-set input, run_on(folder) would train once for each image file.
+        self.remove_input(0)
         self.add_input(dataprocess.CPathIO(core.IODataType.FOLDER_PATH))
         for output, label in (
             (dataprocess.CImageIO(), "Training curves"),
@@ -60,10 +61,25 @@ class TrainResnet(SetParametersMixin, dataprocess.CDnnTrainTask):
         self._is_stop_requested = False
         self._checkpoint = ""
 
+    @staticmethod
+    def _init_mlflow() -> None:
+        """Start no server: the engine's would listen on all interfaces and outlive the process."""
+
+    @staticmethod
+    def _init_tensorboard() -> None:
+        """Start no server."""
+
     def begin_task_run(self) -> None:
-        """Prepare the engine; with nothing connected its own method would raise."""
+        """Prepare the engine; with nothing connected its own method would raise.
+
+        TrainProcess' own would wait minutes for an mlflow server: `train_resnet.tracking` keeps the records instead.
+        """
         if self.get_input(0) is not None:
             dataprocess.CDnnTrainTask.begin_task_run(self)
+
+    def end_task_run(self) -> None:
+        """Tell the engine that the run is over; TrainProcess' own would end an mlflow run of the caller's."""
+        dataprocess.CDnnTrainTask.end_task_run(self)
 
     def get_progress_steps(self) -> int:
         """Return the number of steps of Studio's progress bar: one an epoch."""

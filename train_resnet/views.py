@@ -7,8 +7,9 @@ keeping has no influence on the result.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from train_resnet.augmentation import augment_basic, augment_strong, make_view_g
 #: Short side of the reduced form, in multiples of the plain view's: a part of 0.35 of the area is then 0.74 of the
 #: view's side, and a photograph of 500x375 pixels is reduced to 290 for an input of 224.
 _REDUCED_SCALE = 1.25
+#: Megabytes of decoded and reduced images that are kept of each split while the whole network is trained.
+IMAGE_BOUND_MB = 1024
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class LoaderSettings:
     augmentation: str = "basic"
     seed: int = 0
     num_workers: int = 0
-    memory_bound_mb: int = 1024
+    memory_bound_mb: int = IMAGE_BOUND_MB
     max_megapixels: float = 500
 
 
@@ -60,54 +63,54 @@ class ViewMaker:
         self._free_bytes = settings.memory_bound_mb * 1_000_000
         self._lock = threading.Lock()
 
-    def make(self, index: int, epoch: int | None) -> np.ndarray:
-        """Return one view of one image.
+    def make(self, index: int, epochs: Sequence[int | None]) -> np.ndarray:
+        """Return views of one image, which is read once at most.
 
         Args:
             index: Position of the file in the list.
-            epoch: Whose augmentation; None for the plain view.
+            epochs: For each view, whose augmentation; None for the plain view.
 
         Returns:
-            (3, input_size, input_size) uint8; not to be written to.
+            (views, 3, input_size, input_size) uint8.
 
         Raises:
             ImageError: The file cannot be read.
         """
+        read = cache(lambda: read_image(self._paths[index], self._settings.max_megapixels))
+        return np.stack([self._make_view(index, epoch, read) for epoch in epochs])
+
+    def _make_view(self, index: int, epoch: int | None, read: Callable[[], np.ndarray]) -> np.ndarray:
         if epoch is None or self._settings.augmentation == "none":
-            return self._make_plain(index)
+            return self._make_plain(index, read)
         size = self._preprocessing.input_size
-        reduced = torch.from_numpy(self._reduce(index)).permute(2, 0, 1)  # (3, H, W), channels last in memory
+        reduced = torch.from_numpy(self._reduce(index, read)).permute(2, 0, 1)  # (3, H, W), channels last in memory
         draws = make_view_generator(self._settings.seed, epoch, index)
         if self._settings.augmentation == "basic":
             return augment_basic(reduced, size, draws).numpy()
         red, green, blue = (round(255 * value) for value in self._preprocessing.mean)
         return augment_strong(reduced, size, draws, (red, green, blue)).numpy()
 
-    def _make_plain(self, index: int) -> np.ndarray:
+    def _make_plain(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
         view = self._kept.get(("plain", index))
         if view is None:
-            view = self._preprocessing.prepare(self._read(index)).numpy()
+            view = self._preprocessing.prepare(read()).numpy()
             self._keep(("plain", index), view)
         return view
 
-    def _reduce(self, index: int) -> np.ndarray:
+    def _reduce(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the form of an image from which augmented views are made, (H, W, 3) uint8.
 
         It shows what the resize mode shows at inference, but uncut: the whole image, squashed or padded if so asked.
         """
         reduced = self._kept.get(("reduced", index))
         if reduced is None:
-            image = self._read(index)
             if self._preprocessing.resize_mode == "crop":
-                reduced = _fit_short_side(image, round(self._preprocessing.resize_size * _REDUCED_SCALE))
+                reduced = _fit_short_side(read(), round(self._preprocessing.resize_size * _REDUCED_SCALE))
             else:
                 larger = self._preprocessing.at_size(round(self._preprocessing.input_size * _REDUCED_SCALE))
-                reduced = np.ascontiguousarray(larger.prepare(image).permute(1, 2, 0).numpy())
+                reduced = np.ascontiguousarray(larger.prepare(read()).permute(1, 2, 0).numpy())
             self._keep(("reduced", index), reduced)
         return reduced
-
-    def _read(self, index: int) -> np.ndarray:
-        return read_image(self._paths[index], self._settings.max_megapixels)
 
     def _keep(self, key: tuple[str, int], image: np.ndarray) -> None:
         """Keep an image while there is room; the first come stay, since every epoch asks for each once."""

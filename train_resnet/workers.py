@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ class ThreadTeam:
         self._maker = maker
         self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="views")
 
-    def submit(self, index: int, epoch: int | None) -> Future[np.ndarray]:
-        """Ask for a view; the arguments and what the future holds are those of `ViewMaker.make`."""
-        return self._executor.submit(self._maker.make, index, epoch)
+    def submit(self, index: int, epochs: Sequence[int | None]) -> Future[np.ndarray]:
+        """Ask for views of an image; the arguments and what the future holds are those of `ViewMaker.make`."""
+        return self._executor.submit(self._maker.make, index, epochs)
 
     def close(self) -> None:
         """End the threads; views that were asked for and not begun are cancelled."""
@@ -64,10 +65,10 @@ class ProcessTeam:
         self._workers = [_Worker(arguments) for _ in range(size)]
         self._executors = [ThreadPoolExecutor(1, thread_name_prefix="views") for _ in range(size)]
 
-    def submit(self, index: int, epoch: int | None) -> Future[np.ndarray]:
-        """Ask for a view; the arguments and what the future holds are those of `ViewMaker.make`."""
+    def submit(self, index: int, epochs: Sequence[int | None]) -> Future[np.ndarray]:
+        """Ask for views of an image; the arguments and what the future holds are those of `ViewMaker.make`."""
         number = index % self.size
-        return self._executors[number].submit(self._workers[number].make, index, epoch)
+        return self._executors[number].submit(self._workers[number].make, index, epochs)
 
     def close(self) -> None:
         """End threads and processes."""
@@ -78,7 +79,7 @@ class ProcessTeam:
 
 
 class _Worker:
-    """The near end of one process: a request is an index and an epoch, the answer a view or an error."""
+    """The near end of one process: a request is an index and epochs, the answer views or an error."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self._process = subprocess.Popen(
@@ -93,8 +94,8 @@ class _Worker:
         self._send([str(Path(folder).absolute()) for folder in sys.path])
         self._send(arguments)
 
-    def make(self, index: int, epoch: int | None) -> np.ndarray:
-        self._send((index, epoch))
+    def make(self, index: int, epochs: Sequence[int | None]) -> np.ndarray:
+        self._send((index, epochs))
         try:
             answer = pickle.load(self._answers)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -166,12 +167,12 @@ def serve() -> None:
     maker = ViewMaker(*pickle.load(requests))
     while True:
         try:
-            index, epoch = pickle.load(requests)
+            index, epochs = pickle.load(requests)
         except EOFError:
             return
         answer: np.ndarray | Exception
         try:
-            answer = maker.make(index, epoch)
+            answer = maker.make(index, epochs)
         except (ImageError, MemoryError) as error:
             answer = type(error)(*error.args)
         except Exception as error:

@@ -117,24 +117,24 @@ def test_cached_features_are_those_of_the_images(make_head, precision, tolerance
 def test_a_cached_view_is_the_view_of_uncached_training(make_head):
     learner, start = make_head(augmentation="basic", cached_views=2)
     count = 33
-    stored = learner._stores["train"].read().reshape(3, count, -1)
+    stored = learner._stores["train"].read().reshape(count, 3, -1)
     loader = learner._splits.open("train")
     order = np.random.default_rng(0).permutation(count)
     for epoch in range(2):
         for batch in loader.augmented(5, epoch, order):
             pooled = compute_pooled(start.model, start.preprocessing, batch.images).numpy()
-            cached = stored[1 + epoch, batch.indices]
+            cached = stored[batch.indices, 1 + epoch]
             assert np.linalg.norm(cached - pooled) / np.linalg.norm(pooled) < 1e-4
 
 
 def test_every_epoch_takes_each_image_once_in_another_view(make_head):
     learner, _ = make_head(augmentation="basic", cached_views=2)
-    stored = learner._stores["train"].read().reshape(3, 33, -1)
-    seen = np.zeros((3, 33), int)
+    stored = learner._stores["train"].read().reshape(33, 3, -1)
+    seen = np.zeros((33, 3), int)
     for epoch in range(3):
         features, labels = read_all(learner, epoch)
         assert sorted(labels.tolist()) == [0] * 11 + [1] * 11 + [2] * 11
-        matches = (features.numpy()[:, None, None] == stored[None]).all(-1)  # (33, views, images)
+        matches = (features.numpy()[:, None, None] == stored[None]).all(-1)  # (33, images, views)
         seen += matches.any(0)
     assert (seen == 1).all()
 
