@@ -4,16 +4,16 @@
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
-SOURCES := infer_resnet train_resnet compat tests scripts examples benchmarks
+SOURCES := infer_resnet train_resnet compat tests scripts examples benchmarks soak
 
 # The others are imported by these.
-BENCHMARKS := $(filter-out %/photographs.py %/training_runs.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out %/photographs.py %/training_runs.py %/inference_runs.py,$(wildcard benchmarks/*.py))
 
 # What demo, test and bench write stays in build/, temporary files and torch's downloads included.
 ISOLATED := TMPDIR=$(CURDIR)/build/tmp HOME=$(CURDIR)/build/home IKOMIA_AUTO_COMPLETION=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench dist clean
+.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench soak audit dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,13 @@ format: $(VENV)/.requirements-dev ## Lay out the code as lint wants it
 bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (on a quiet machine)
 	$(PY) scripts/link_plugins.py --home build/home
 	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
+
+soak: $(VENV)/.requirements-dev isolated ## Try every claim of docs/RELIABILITY.md again (half an hour; ARGS=kills for one)
+	$(PY) scripts/link_plugins.py --home build/home
+	$(ISOLATED) $(PY) -m soak $(ARGS)
+
+audit: $(VENV)/.requirements-dev ## Look the installed packages up in a list of known vulnerabilities (needs the network)
+	$(PY) scripts/audit.py
 
 dist: ## Pack one zip a plugin, as the hub installs it, into dist/
 	$(if $(wildcard $(PY)),$(PY),python3) scripts/make_dist.py

@@ -1,12 +1,15 @@
 """Pack each plugin as one zip, the way the Ikomia hub unpacks it: the files of the folder at the top of the archive.
 
-Needs nothing but Python. The same sources give the same bytes.
+Needs nothing but Python; with cyclonedx-bom (of requirements-dev.txt) each archive gets a software bill of materials
+beside it, made from its requirements. The same sources give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -54,6 +57,17 @@ def pack(plugin: Path, folder: Path) -> Path:
     return archive_path
 
 
+def write_bill(plugin: Path, archive_path: Path) -> Path | None:
+    """Write what a plugin requires as CycloneDX JSON beside its archive; None where cyclonedx-bom is not installed."""
+    if importlib.util.find_spec("cyclonedx_py") is None:
+        return None
+    path = archive_path.with_suffix(".cdx.json")
+    options = ["--output-format", "JSON", "--output-reproducible", "--output-file", str(path)]
+    command = [sys.executable, "-m", "cyclonedx_py", "requirements", *options, str(plugin / "requirements.txt")]
+    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
+    return path
+
+
 def main(arguments: list[str]) -> None:
     """Pack both plugins."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -62,6 +76,8 @@ def main(arguments: list[str]) -> None:
     for name in PLUGINS:
         archive_path = pack(REPOSITORY / name, folder)
         print(f"{archive_path}: {archive_path.stat().st_size / 1000:.0f} kB")
+        bill = write_bill(REPOSITORY / name, archive_path)
+        print(bill or "no software bill of materials: cyclonedx-bom is not installed here; `make lint` installs it")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Record:
         """Replace the claim's earlier record."""
         RESULTS_FOLDER.mkdir(exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        text = text.replace(str(RESULTS_FOLDER.parent.parent), "...")  # where this repository lies is no result
         _get_path(self.name).write_text(f"{text}\n", encoding="utf-8")
 
 
