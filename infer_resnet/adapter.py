@@ -39,6 +39,14 @@ class ParametersAdapter:
         """
         self.values = self.parameters_class.from_strings(strings)
 
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some parameters, all of them or none; native Python values and strings are both taken.
+
+        Raises:
+            ParameterError: A name is unknown, or a value is wrong; the old ones stay in force.
+        """
+        self.values = self.values.updated(values)
+
 
 class SetParametersMixin:
     """Mixin for tasks: `set_parameters` with native values; the engine's own takes strings and drops typos."""
@@ -49,5 +57,4 @@ class SetParametersMixin:
         Raises:
             ParameterError: A name is unknown, or a value is of the wrong type or out of range.
         """
-        param = self.get_param_object()  # type: ignore[attr-defined]
-        param.values = param.values.updated(values)
+        self.get_param_object().update(values)  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -12,18 +13,20 @@ logger = logging.getLogger(__name__)
 _NOT_USED = "Not used"
 
 
-def forget_plugin_paths(strings: Mapping[str, str], plugin: str) -> dict[str, str]:
+def forget_plugin_paths(values: Mapping[str, Any], plugin: str) -> dict[str, Any]:
     """Return the parameters with paths into the old plugin's own folder replaced by defaults; one log line each.
 
     The folder held its class names and, until the next update, its results. It is told by
     `Plugins/Python/<plugin>`, on whatever machine and system the file was saved.
 
     Args:
-        strings: The engine's string map.
+        values: Parameters, as the engine's strings or as native values.
         plugin: Name of the old plugin.
     """
-    kept = dict(strings)
-    for name, text in strings.items():
+    kept = dict(values)
+    for name, text in values.items():
+        if not isinstance(text, str):
+            continue
         parts = [part for part in re.split(r"[/\\]+", text) if part]
         places = zip(parts, parts[1:], parts[2:], strict=False)
         if ("Plugins", "Python", plugin) in places:

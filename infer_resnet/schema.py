@@ -100,9 +100,8 @@ class Parameters(BaseModel):
         # A path object is as good as its text.
         values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
         for name in self.retired:
-            if name in values:
+            if name in values and values.pop(name) != "":
                 logger.warning("%s: parameter '%s' is no longer used and has no effect", self.plugin, name)
-                del values[name]
         for name, value in values.items():
             if name not in type(self).model_fields:
                 raise ParameterError(f"{self.plugin}: no parameter {name!r}{_suggest(name, type(self).model_fields)}")

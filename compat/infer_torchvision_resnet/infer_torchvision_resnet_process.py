@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 try:
     from infer_resnet.infer_resnet_process import (
@@ -25,9 +26,17 @@ NAME = "infer_torchvision_resnet"
 class RenamedParam(InferResnetParam):
     """The parameters of infer_resnet; values that only the older plugin understood become defaults."""
 
+    def get_values(self) -> dict[str, str]:
+        """Return all parameters as strings, the retired ones empty: the engine makes `ik.NAME(...)` of these names."""
+        return {**super().get_values(), **dict.fromkeys(self.parameters_class.retired, "")}
+
     def set_values(self, strings: Mapping[str, str]) -> None:
         """Take the engine's strings."""
         super().set_values(forget_plugin_paths(strings, NAME))
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some parameters."""
+        super().update(forget_plugin_paths(values, NAME))
 
 
 class RenamedFactory(InferResnetFactory):

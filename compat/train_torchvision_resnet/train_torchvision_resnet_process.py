@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 try:
     from infer_resnet.old_names import forget_plugin_paths
@@ -28,6 +29,10 @@ class RenamedParam(TrainResnetParam):
     def set_values(self, strings: Mapping[str, str]) -> None:
         """Take the engine's strings."""
         super().set_values(forget_plugin_paths(strings, NAME))
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some parameters."""
+        super().update(forget_plugin_paths(values, NAME))
 
 
 class RenamedFactory(TrainResnetFactory):

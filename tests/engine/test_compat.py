@@ -79,6 +79,12 @@ resnet = wf.add_task(ik.infer_torchvision_resnet(model_name="resnet50"), auto_co
 wf.run_on(url=sys.argv[1])
 display(resnet.get_image_with_graphics())
 print(resnet.name, resnet.get_parameters()["model_name"], resnet.get_predictions()[0].label)
+
+names = pathlib.Path("Ikomia/Plugins/Python/infer_torchvision_resnet/models/imagenet_classes.txt").absolute()
+every = ik.infer_torchvision_resnet(
+    model_name="resnet34", dataset="ImageNet", input_size="224", model_weight_file="", class_file=str(names)
+)
+print("all five:", every.get_parameters()["model_name"], repr(every.get_parameters()["class_file"]))
 """
 
 
@@ -128,6 +134,9 @@ def test_an_old_script_runs_unchanged(
     (local_server.folder / "img_porsche.jpg").write_bytes((photograph_folder / "china.png").read_bytes())
     result = run_script(OLD_SCRIPT, [f"{local_server.url}/img_porsche.jpg?raw=true"], home=home)
     assert "infer_torchvision_resnet resnet50 " in result.output
+    assert "all five: resnet34 ''" in result.output
+    assert result.output.count("'dataset' is no longer used and has no effect") == 1
+    assert "'class_file' was inside the old plugin's folder" in result.output
 
 
 def test_an_old_workflow_with_imagenet_weights(
@@ -139,7 +148,8 @@ def test_an_old_workflow_with_imagenet_weights(
     result = run_script(RUN_FILE, [str(path), "path", picture, "infer_torchvision_resnet"], home=home)
     assert "answers: 5" in result.output
     assert "'class_file': ''" in result.output
-    assert "'dataset'" not in result.output
+    assert "'dataset': ''" in result.output
+    assert result.output.count("'dataset' is no longer used and has no effect") == 1
     assert "'class_file' was inside the old plugin's folder" in result.output
 
 
