@@ -502,7 +502,7 @@ def imagenet_weights() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def trained_run(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a resnet18 trained on `digits_folder` through a workflow; it tells most digits apart."""
+    """The run folder, exports included, of a resnet18 trained on `digits_folder`; it tells most digits apart."""
     from ikomia.dataprocess.workflow import Workflow
 
     workflow = Workflow()
@@ -519,6 +519,8 @@ def trained_run(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
             "batch_size": 40,
             "learning_rate": 0.05,
             "tracking": "off",
+            "export_onnx": True,
+            "export_openvino": True,
         }
     )
     workflow.run()
