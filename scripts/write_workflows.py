@@ -47,22 +47,6 @@ TRAIN_OUTPUTS = [
     {"index": 3, "description": "Path of the best checkpoint"},
 ]
 
-#: As in examples/demo.py, which also writes the digits.
-TRAIN_DIGITS = {
-    "dataset_folder": "build/demo/digits",
-    "use_pretrained": False,
-    "feature_extract": False,
-    "input_size": 32,
-    "resize_mode": "squash",
-    "augmentation": "none",
-    "epochs": 10,
-    "batch_size": 32,
-    "optimizer": "adamw",
-    "learning_rate": 0.001,
-    "weight_decay": 0.05,
-    "label_smoothing": 0.1,
-}
-
 
 def expose(parameters: dict[str, str]) -> dict[str, dict[str, str]]:
     """Return parameters in the form in which the engine exposes them, under their own names."""
@@ -86,10 +70,12 @@ def build_detect_then_classify(path: Path) -> None:
 
 
 def build_train_digits(path: Path) -> None:
-    """Save train_resnet with the settings of the demo."""
+    """Save train_resnet with the settings of the demo, on the digits that it writes."""
+    demo = runpy.run_path(str(REPOSITORY / "examples" / "demo.py"))
+    dataset_folder = demo["DATASET_FOLDER"].relative_to(REPOSITORY).as_posix()
     workflow = make_workflow("train_digits", "Trains ResNet-18 from scratch on the handwritten digits of make demo.")
     task = workflow.add_task(name="train_resnet", auto_connect=True)
-    task.set_parameters(TRAIN_DIGITS)
+    task.set_parameters({**demo["TRAINING"], "dataset_folder": dataset_folder})
     workflow.save(str(path), {task: expose(TRAIN_PARAMETERS)}, {task: TRAIN_OUTPUTS})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import inspect
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ikomia.dataprocess.registry import ik_registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGINS = ("infer_resnet", "train_resnet")
@@ -136,6 +138,13 @@ def test_archives_are_the_same_bytes_each_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_each_plugin_carries_the_license(plugin):
     assert filecmp.cmp(REPOSITORY / "LICENSE", REPOSITORY / plugin / "LICENSE", shallow=False)
+
+
+def test_the_completion_has_every_parameter_with_its_default(completion):
+    for name in PLUGINS:
+        task = ik_registry.create_algorithm(name, public_hub=False)
+        arguments = inspect.signature(getattr(completion, name)).parameters
+        assert {argument: each.default for argument, each in arguments.items()} == task.get_parameters()
 
 
 def test_train_without_infer_says_what_to_do(tmp_path, run_script):

@@ -87,7 +87,7 @@ def test_train_digits(digits_folder, tmp_path, monkeypatch):
     workflow.run()
     task = workflow.find_task("train_resnet")[0]
     assert Path(task.get_checkpoint()).is_file()
-    assert task.get_parameters()["weight_decay"] == "0.05"
+    assert task.get_parameters()["resize_mode"] == "squash"
 
 
 @pytest.mark.slow
