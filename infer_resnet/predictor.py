@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +124,8 @@ class Predictor:
         options = options or AnswerOptions()
         predictions: list[Prediction] = []
         for start in range(0, len(images), _MAX_BATCH):
-            prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
+            with self._limit_threads():
+                prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
             batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
             predictions += self._predict_batch(batch, options, adjust)
         return predictions
@@ -152,6 +154,18 @@ class Predictor:
                     return
                 batch = [pending.popleft() for _ in range(min(_MAX_BATCH, len(pending)))]
                 yield from self._answer_files([(path, future.result()) for path, future in batch], options)
+
+    def _limit_threads(self) -> AbstractContextManager[None]:
+        """Keep torch to one thread where OpenVINO runs the network.
+
+        OpenMP's other threads go on spinning for a while after their work, on the cores that OpenVINO then needs: that
+        costs more than they save.
+        """
+        if self.runtime.name != "openvino":
+            return nullcontext()
+        from infer_resnet.torch_runtime import use_threads
+
+        return use_threads(1)
 
     def _predict_batch(
         self, batch: Any, options: AnswerOptions, adjust: Callable[[np.ndarray], np.ndarray] | None = None
