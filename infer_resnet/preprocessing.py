@@ -134,28 +134,30 @@ def _resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int]
     """Resize with an antialiased bilinear filter and cut the centre.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, 1).
         resized: Height and width of the whole image after resizing.
         crop: Height and width of the centre that is returned, at most `resized`.
 
     Returns:
-        (3, *crop) uint8.
+        (3, *crop) uint8, or (1, *crop).
     """
     import torch
 
-    height, width = image.shape[:2]
+    if image.shape[2] == 3 and image.strides[2] == 0:  # gray: three times the same channel
+        return _resample(image[..., :1], resized, crop).repeat(3, 1, 1)
+    height, width, channels = image.shape
     # As torchvision's center_crop places it.
     top, left = (round((whole - part) / 2.0) for whole, part in zip(resized, crop, strict=True))
     first, last = _get_source_range(height, resized[0], top, crop[0])
 
     # Horizontally: rows that the vertical filter will read, in strips of bounded size.
-    columns = torch.zeros((1, 3, height, crop[1]))
-    strip = max(1, _MAX_STRIP_VALUES // (3 * max(width, resized[1])))
+    columns = torch.zeros((1, channels, height, crop[1]))
+    strip = max(1, _MAX_STRIP_VALUES // (channels * max(width, resized[1])))
     for start in range(first, last, strip):
         stop = min(start + strip, last)
         # numpy takes arrays that torch cannot view: read-only, or with negative or zero strides.
         source = torch.from_numpy(image[start:stop].astype(np.float32, order="C"))
-        rows = _interpolate(source.permute(2, 0, 1)[None], (stop - start, resized[1]))  # (1, 3, strip, W')
+        rows = _interpolate(source.permute(2, 0, 1)[None], (stop - start, resized[1]))  # (1, C, strip, W')
         columns[:, :, start:stop] = rows[..., left : left + crop[1]]
     # Vertically: rows outside of `first` to `last` are zero and have no influence on the crop.
     lines = _interpolate(columns, (resized[0], crop[1]))[0, :, top : top + crop[0]]
