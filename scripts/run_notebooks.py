@@ -24,6 +24,9 @@ FOLDER = REPOSITORY / "examples"
 #: Quiet threads: OpenMP's own waits would take the cores from each other on a busy machine.
 KERNEL_ENVIRONMENT = {"IKOMIA_AUTO_COMPLETION": "0", "QT_QPA_PLATFORM": "offscreen", "OMP_WAIT_POLICY": "PASSIVE"}
 
+#: Pictures that the README shows: the cell of a notebook, and the file.
+README_PICTURES = {"classify-20": REPOSITORY / "docs" / "images" / "notebook.jpg"}
+
 #: Quality of the stored photographs.
 JPEG_QUALITY = 85
 
@@ -111,7 +114,17 @@ def store(path: Path, folder: Path) -> str:
         notebook = run_notebook(path.resolve(), Path(home))
     target = folder / path.name
     nbformat.write(notebook, target)
+    if folder == FOLDER:
+        write_readme_pictures(notebook)
     return f"{path.name}: {time.perf_counter() - start:.0f} s, {target.stat().st_size / 1000:.0f} kB"
+
+
+def write_readme_pictures(notebook: Any) -> None:
+    """Write those pictures of a notebook that the README shows, too."""
+    for cell in notebook.cells:
+        if path := README_PICTURES.get(cell.id):
+            (picture,) = (output.data["image/jpeg"] for output in cell.outputs if "data" in output)
+            path.write_bytes(base64.b64decode(picture))
 
 
 def main() -> None:
