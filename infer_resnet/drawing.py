@@ -25,6 +25,8 @@ _MIN_BOLD_FONT_SIZE = 24
 #: Text is as high as this share of the image's short side.
 _TEXT_SHARE = 1 / 18
 _MAX_BOX_TEXT_SHARE = 1 / 28
+#: Smaller text is unreadable when the whole image is seen on a screen: long names are cut instead.
+_MIN_TEXT_SHARE = 1 / 64
 
 #: The engine puts a light, half transparent ground under texts: only dark text is readable on it.
 TEXT_COLOR = (16, 16, 16)
@@ -61,11 +63,12 @@ def lay_out_top_k(prediction: Prediction, height: int, width: int) -> list[TextL
     texts = [format_score(score) for score in prediction.top_k]
     if prediction.index < 0:
         texts.insert(0, format_score(prediction))
-    room = int(0.9 * height / _LINE_HEIGHT / _MIN_FONT_SIZE)
+    smallest = _get_min_font_size(height, width)
+    room = int(0.9 * height / _LINE_HEIGHT / smallest)
     texts = texts[: max(1, room)]
     font_size = min(
-        _fit_font_size(texts, 0.94 * width, round(min(height, width) * _TEXT_SHARE)),
-        max(_MIN_FONT_SIZE, int(0.9 * height / len(texts) / _LINE_HEIGHT)),
+        _fit_font_size(texts, 0.94 * width, smallest, round(min(height, width) * _TEXT_SHARE)),
+        max(smallest, int(0.9 * height / len(texts) / _LINE_HEIGHT)),
     )
     margin = 0.02 * min(height, width)
     texts = [_shorten(text, font_size, width - 2 * margin) for text in texts]
@@ -77,7 +80,8 @@ def lay_out_box_label(prediction: Prediction, height: int, width: int) -> TextLi
     assert prediction.box is not None
     left, top, box_width, _ = prediction.box
     text = format_score(prediction)
-    font_size = _fit_font_size([text], max(box_width, 0.2 * width), round(min(height, width) * _MAX_BOX_TEXT_SHARE))
+    smallest, largest = _get_min_font_size(height, width), round(min(height, width) * _MAX_BOX_TEXT_SHARE)
+    font_size = _fit_font_size([text], max(box_width, 0.2 * width), smallest, largest)
     text = _shorten(text, font_size, width)
     line_height = font_size * _LINE_HEIGHT
     text_left = min(max(left, 0.0), max(0.0, width - len(text) * font_size * _CHARACTER_WIDTH))
@@ -146,9 +150,13 @@ def make_colors(count: int) -> list[Color]:
     return colors
 
 
-def _fit_font_size(texts: Sequence[str], room: float, wanted: int) -> int:
+def _get_min_font_size(height: int, width: int) -> int:
+    return max(_MIN_FONT_SIZE, round(min(height, width) * _MIN_TEXT_SHARE))
+
+
+def _fit_font_size(texts: Sequence[str], room: float, smallest: int, largest: int) -> int:
     longest = max(len(text) for text in texts)
-    return max(_MIN_FONT_SIZE, min(wanted, int(room / longest / _CHARACTER_WIDTH)))
+    return max(smallest, min(largest, int(room / longest / _CHARACTER_WIDTH)))
 
 
 def _shorten(text: str, font_size: int, room: float) -> str:

@@ -65,6 +65,15 @@ def test_a_long_name_is_cut_and_its_probability_is_not():
     assert line.text.endswith("... 50.0 %")
 
 
+def test_a_long_name_stays_readable_on_a_large_image():
+    prediction = make_prediction((LONG + " and more" * 10,), (2400, 1200, 300, 300))
+    line = lay_out_box_label(prediction, 4000, 6000)
+    assert line.font_size >= 60
+    assert line.text.endswith(" 50.0 %")
+    assert 0 <= line.left < 6000
+    assert all(line.font_size >= 60 for line in lay_out_top_k(make_prediction((LONG + " and more" * 90,)), 4000, 6000))
+
+
 @pytest.mark.parametrize(
     "box",
     [
