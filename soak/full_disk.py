@@ -68,9 +68,11 @@ def fill_at_every_write(
         failures += [f"{label}: {text}" for text in _judge(answer, output)]
         run_folder = find_run(output)
         resume_from = str(run_folder) if run_folder else ""
-        _train({**parameters, "resume_from": resume_from}, source, output, None, "")
+        error = _train({**parameters, "resume_from": resume_from}, source, output, None, "")["error"]
         resumed = find_run(output)
-        differences = ["did not go on"] if resumed is None else compare_runs(whole, resumed)
+        differences = [f"did not go on ({error})"]
+        if error is None and resumed is not None:
+            differences = compare_runs(whole, resumed)
         resumed_count += not differences
         failures += [f"{label}: {text}" for text in differences]
         shutil.rmtree(output)

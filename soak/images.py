@@ -179,7 +179,7 @@ def _try_all(paths: list[str], read: Any) -> list[dict[str, Any]]:
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
             # The engine decodes files before it calls any task, and says nothing of them in some errors.
-            is_engines = traceback.extract_tb(raised.__traceback__)[-1].name == "set_image_input"
+            is_engines = traceback.extract_tb(raised.__traceback__)[-1].name in ("set_image_input", "run_on")
         seconds = time.monotonic() - began
         answers.append({"path": path, "error": error, "is_engines": is_engines, "seconds": seconds})
     return answers

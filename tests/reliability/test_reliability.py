@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from soak import full_disk, images, kills, leftovers, parameters, service, weights
+from soak import images, kills, leftovers, parameters, service, weights
 from soak.__main__ import load_claims
 from soak.children import link_plugins
 from soak.material import FULL_TRAINING, write_digits, write_model
@@ -30,15 +30,6 @@ def test_a_training_that_is_killed_goes_on_to_the_same_end(folder):
     trial.kill_in_write(tally)
     assert tally.failures == []
     assert tally.kills == tally.same
-
-
-def test_a_disk_that_is_full_at_a_checkpoint_costs_no_more(folder):
-    training = {**FULL_TRAINING, "epochs": 1}
-    found = full_disk.fill_at_every_write(
-        "file size limit", folder / "full", training, folder / "digits", ("best.safetensors",)
-    )
-    assert found.failures == []
-    assert found.count == 1
 
 
 def test_no_gadget_runs(folder):
