@@ -53,7 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     When it loads a plugin again, it drops the plugin's modules: classes that a test module imported before are then
     no longer those that a later import gives.
     """
-    items.sort(key=lambda item: "tests/engine/" in item.nodeid or item.nodeid.startswith("tests/test_"))
+    items.sort(key=_starts_engine)
+
+
+def _starts_engine(item: pytest.Item) -> bool:
+    """Tell by the folder and the fixtures of a test whether it starts the engine in this process."""
+    fixtures = {"workflow", "trained_run", "completion", "detector"} & set(getattr(item, "fixturenames", ()))
+    return bool(fixtures) or "tests/engine/" in item.nodeid or item.nodeid.startswith("tests/test_")
 
 
 def link_plugins(home: Path, names: Sequence[str] = PLUGINS) -> None:
