@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from statistics import median
 
 import inference_runs
-from training_runs import DATA_FOLDER, Table, parse_arguments
+from tables import DATA_FOLDER, Table, parse_arguments
 
 #: The most that ours may take, in shares of the eager task's time.
 TARGETS: Mapping[str, Mapping[str, float]] = {

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_runs import DATA_FOLDER, REPOSITORY, link_plugins, prepare_job
+from tables import DATA_FOLDER, REPOSITORY
+from training_runs import link_plugins, prepare_job
 
 HOME = DATA_FOLDER / "home"
 CLASSES = tuple(f"class {number}" for number in range(1000))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from training_runs import DATA_FOLDER, REPOSITORY, Table, describe_spread, parse_arguments
+from tables import DATA_FOLDER, REPOSITORY, Table, describe_spread, parse_arguments
 
 sys.path.insert(0, str(REPOSITORY))
 

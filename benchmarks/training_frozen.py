@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from training_runs import Comparison, ProgramRun, Table, parse_arguments, prepare_job
+from tables import Table, parse_arguments
+from training_runs import Comparison, ProgramRun, prepare_job
 
 EPOCHS = 15
 NUM_PHOTOGRAPHS = 400

@@ -7,7 +7,8 @@ its end, with the imports on both sides, and the check of the images, the export
 
 from __future__ import annotations
 
-from training_runs import Comparison, ProgramRun, Table, parse_arguments, prepare_job
+from tables import Table, parse_arguments
+from training_runs import Comparison, ProgramRun, prepare_job
 
 NUM_PHOTOGRAPHS = 400
 

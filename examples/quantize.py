@@ -117,18 +117,7 @@ def choose_output(weights: str, file: WeightsFile, metadata: ModelMetadata) -> P
 
 def quantize(file: WeightsFile, metadata: ModelMetadata, images: Sequence[torch.Tensor], output: Path) -> None:
     """Write the int8 network and print how its answers compare with the original's on the same images."""
-    preprocessing = metadata.preprocessing
-    source = NetworkSource(
-        model_name=metadata.model_name,
-        num_classes=len(metadata.classes),
-        small_input_stem=metadata.small_input_stem,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        content_hash="",
-        input_size=preprocessing.input_size,
-        read_state_dict=file.read_state_dict,
-        graph_path=file.path if file.is_graph else None,
-    )
+    source = NetworkSource.from_metadata(metadata, file.read_state_dict, file.path if file.is_graph else None)
     save_graph(quantize_graph(build_graph(source), images), output, metadata)
     same = classify(source, images) == classify(replace(source, graph_path=output), images)
     print(f"quantize: {output}")

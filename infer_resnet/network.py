@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from infer_resnet.metadata import ModelMetadata
+
 
 class RuntimeOptionError(ValueError):
     """This machine lacks the runtime, device or precision that was asked for, or they contradict each other."""
@@ -52,6 +54,26 @@ class NetworkSource:
     input_size: int
     read_state_dict: Callable[[], Mapping[str, torch.Tensor]]
     graph_path: Path | None = None
+
+    @classmethod
+    def from_metadata(
+        cls,
+        metadata: ModelMetadata,
+        read_state_dict: Callable[[], Mapping[str, torch.Tensor]],
+        graph_path: Path | None = None,
+    ) -> NetworkSource:
+        """Describe a network by what its file says about itself; no compiled copy of it is kept."""
+        return cls(
+            model_name=metadata.model_name,
+            num_classes=len(metadata.classes),
+            small_input_stem=metadata.small_input_stem,
+            mean=metadata.preprocessing.mean,
+            std=metadata.preprocessing.std,
+            content_hash="",
+            input_size=metadata.preprocessing.input_size,
+            read_state_dict=read_state_dict,
+            graph_path=graph_path,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.training_runs import describe_machine
+from benchmarks.tables import describe_machine
 from soak.page import PAGE, render_page
 from soak.record import Finding, Record
 

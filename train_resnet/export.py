@@ -177,18 +177,7 @@ def _load_reference(state_dict: Weights, metadata: ModelMetadata) -> Network:
 
 
 def _make_source(state_dict: Weights, metadata: ModelMetadata, graph_path: Path | None = None) -> NetworkSource:
-    preprocessing = metadata.preprocessing
-    return NetworkSource(
-        model_name=metadata.model_name,
-        num_classes=state_dict["fc.weight"].shape[0],
-        small_input_stem=metadata.small_input_stem,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        content_hash="",
-        input_size=preprocessing.input_size,
-        read_state_dict=lambda: state_dict,
-        graph_path=graph_path,
-    )
+    return NetworkSource.from_metadata(metadata, lambda: state_dict, graph_path)
 
 
 def _open_graph(path: Path, state_dict: Weights, metadata: ModelMetadata) -> Network:

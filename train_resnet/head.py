@@ -57,7 +57,9 @@ class HeadLearner:
         if self._parameters.augmentation == "strong":
             logger.info("train_resnet: mixup and cutmix mix images, not features; they are left out")
         self._folder = folder
-        with closing(ProgressBar("features", sum(map(self._count_batches, ("train", "val"))), unit="batch")) as bar:
+        with closing(
+            ProgressBar("features", sum(map(self._count_feature_batches, ("train", "val"))), unit="batch")
+        ) as bar:
 
             def tick() -> None:
                 hooks.check()
@@ -122,7 +124,7 @@ class HeadLearner:
         batches = self._splits.open(split).views(_count_images(views), views)
         self._readable[split] = compute_features(self._runtime, watch(batches, tick), store, len(views))
 
-    def _count_batches(self, split: str) -> int:
+    def _count_feature_batches(self, split: str) -> int:
         """Return in how many batches the features of a split are computed."""
         return -(-len(self._labels[split]) // _count_images(self._views[split]))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from infer_resnet.checkpoint import open_weights
 from infer_resnet.network import NetworkSource, RuntimeOptions
@@ -30,7 +31,6 @@ class TrainedNetwork:
 def trained_network(trained_run, digits_folder):
     """The network that the tests of the engine trained on 40 digits a class, and those that were not in its folder."""
     import cv2
-    import torch
     from sklearn.datasets import load_digits
 
     file = open_weights(trained_run)
@@ -44,16 +44,7 @@ def trained_network(trained_run, digits_folder):
         pixels = cv2.resize((digits.images[index] * 15.9375).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
         images.append(preprocessing.prepare(np.repeat(pixels[..., None], 3, axis=2)))
 
-    source = NetworkSource(
-        model_name=metadata.model_name,
-        num_classes=len(metadata.classes),
-        small_input_stem=metadata.small_input_stem,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        content_hash="",
-        input_size=preprocessing.input_size,
-        read_state_dict=file.read_state_dict,
-    )
+    source = NetworkSource.from_metadata(metadata, file.read_state_dict)
     labels = np.array([metadata.classes.index(str(digits.target[index])) for index in unseen])
     return TrainedNetwork(source, torch.stack(images), labels)
 
@@ -61,8 +52,7 @@ def trained_network(trained_run, digits_folder):
 def assert_same_answers(network, runtime):
     """Compare with PyTorch in float32 on the images whose first class leads by more than the margin."""
     expected = open_runtime(network.source, RuntimeOptions("torch"), None).run(network.images).logits
-    probabilities = np.exp(expected - expected.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = torch.softmax(torch.from_numpy(expected), dim=1).numpy()
     second, first = np.sort(probabilities, axis=1)[:, -2:].T
     is_certain = first - second > MIN_MARGIN
     assert (expected.argmax(axis=1) == network.labels).mean() > 0.8  # it has learnt to read
