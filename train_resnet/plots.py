@@ -1,4 +1,4 @@
-"""Training curves, confusion matrix and reliability diagram, as figures that know nothing of pyplot.
+"""Training curves, confusion matrix, reliability diagram and worst mistakes, as figures that know nothing of pyplot.
 
 Only matplotlib's object interface is used: no global figure, no backend is chosen, so nothing here disturbs Studio or
 a notebook. Each `draw_*` returns a `Figure`; `to_png` and `to_array` render it.
@@ -14,13 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from train_resnet.page_text import format_percent
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from train_resnet.pictures import Mistake
+
 _DPI = 160
 _MAX_LABELLED_CLASSES = 150
 _MAX_NAME_LENGTH = 26
+
+#: Mistakes in the picture of the worst ones, and how many of them stand side by side.
+_MAX_MISTAKES = 8
+_MAX_MISTAKE_COLUMNS = 4
+#: In inches: the longest side of an image, the gap between it and its heat map, the lines above and below them, the
+#: margin beside and below each mistake.
+_PICTURE_SIDE = 1.4
+_PICTURE_GAP = 0.06
+_LINE_HEIGHT = 0.2
+_MARGIN = 0.14
+_MISTAKE_WIDTH = 2 * (_PICTURE_SIDE + _MARGIN) + _PICTURE_GAP
+_TITLE_HEIGHT = 0.45
 
 
 @dataclass(frozen=True)
@@ -39,12 +55,14 @@ LIGHT = Theme("#ffffff", "#1b2530", "#5d6975", "#e2e7ec", "#1f5fd0", "#cf5c0a")
 DARK = Theme("#151b23", "#e6ebf1", "#9ba7b4", "#2c3540", "#6ea8ff", "#ff9e57")
 
 
-def to_png(figure: Figure) -> bytes:
-    """Render a figure as a PNG file of 128 colours, which is a fifth of the size of one in full colour."""
+def to_png(figure: Figure, num_colors: int | None = 128) -> bytes:
+    """Render a figure as a PNG file; of 128 colours, it is a fifth of the size of one in full colour (None)."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    picture = Image.fromarray(to_array(figure)).quantize(128)
+    picture = Image.fromarray(to_array(figure))
+    if num_colors is not None:
+        picture = picture.quantize(num_colors)
     picture.save(buffer, format="png", optimize=True, dpi=(_DPI, _DPI))
     return buffer.getvalue()
 
@@ -157,6 +175,30 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
     return figure
 
 
+def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme = LIGHT) -> Figure:
+    """Draw the first eight mistakes: what was predicted and what is true, the image, and what the network looked at.
+
+    Args:
+        mistakes: At least one, the worst first, see `train_resnet.pictures.collect_mistakes`.
+        theme: Colours.
+    """
+    num_rows = math.ceil(min(len(mistakes), _MAX_MISTAKES) / _MAX_MISTAKE_COLUMNS)
+    columns = math.ceil(min(len(mistakes), _MAX_MISTAKES) / num_rows)
+    rows = [mistakes[row * columns : min((row + 1) * columns, _MAX_MISTAKES)] for row in range(num_rows)]
+    heights = [max(_fit_picture(mistake.image)[1] for mistake in row) + 3 * _LINE_HEIGHT + _MARGIN for row in rows]
+    size = columns * _MISTAKE_WIDTH, _TITLE_HEIGHT + sum(heights)
+    figure = _make_figure(*size, theme)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))
+    axes.set_axis_off()
+    _write_line(axes, (_MARGIN, _TITLE_HEIGHT / 2), "Worst mistakes", theme.ink, fontsize=11, fontweight="bold")
+    for number, row in enumerate(rows):
+        top = _TITLE_HEIGHT + sum(heights[:number])
+        for column, mistake in enumerate(row):
+            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, theme)
+    return figure
+
+
 def shorten_names(names: Sequence[str], length: int = _MAX_NAME_LENGTH) -> list[str]:
     """Return names that can be drawn: one line, shortened in the middle; `#index` where the font lacks a letter."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -184,6 +226,47 @@ def _draw_note(text: str, theme: Theme) -> Figure:
     figure = _make_figure(7.0, 1.6, theme)
     figure.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", fontsize=10)
     return figure
+
+
+def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, theme: Theme) -> None:
+    """Draw one mistake with its upper left corner at a point of axes whose unit is an inch, y downwards."""
+    left, top = corner
+    middle, right = left + _PICTURE_SIDE + _PICTURE_GAP, left + 2 * _PICTURE_SIDE + _PICTURE_GAP
+    predicted, true = shorten_names((mistake.predicted_class, mistake.true_class), 18)
+    cover = {"facecolor": theme.surface, "linewidth": 0, "pad": 2.5}  # over the end of a name of wide letters
+    for line, label, name, probability, color in (
+        (0, "predicted", predicted, mistake.predicted_probability, theme.accent),
+        (1, "true", true, mistake.true_probability, theme.primary),
+    ):
+        y = top + (line + 0.5) * _LINE_HEIGHT
+        _write_line(axes, (left, y), label, theme.muted, fontsize=7)
+        _write_line(axes, (left + 0.55, y), name, color, fontweight="bold")
+        _write_line(axes, (right, y), format_percent(probability), color, ha="right", bbox=cover)
+    file_name = shorten_names([mistake.file_name], 22)[0]
+    for x, image, caption in ((left, mistake.image, file_name), (middle, mistake.heatmap, "heat map")):
+        if image is not None:
+            _draw_picture(axes, (x, top + 2.1 * _LINE_HEIGHT), image, caption, theme)
+
+
+def _draw_picture(axes: Axes, corner: tuple[float, float], image: np.ndarray, caption: str, theme: Theme) -> None:
+    """Draw an image with its upper left corner at a point, and a line below."""
+    (left, top), (width, height) = corner, _fit_picture(image)
+    limits = axes.axis()
+    axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
+    axes.axis(limits)
+    _write_line(axes, (left, top + height + 0.5 * _LINE_HEIGHT), caption, theme.muted, fontsize=7)
+
+
+def _fit_picture(image: np.ndarray) -> tuple[float, float]:
+    """Return width and height in inches."""
+    height, width = (_PICTURE_SIDE * side / max(image.shape[:2]) for side in image.shape[:2])
+    return width, height
+
+
+def _write_line(axes: Axes, position: tuple[float, float], text: str, color: str, **style: Any) -> None:
+    # A "$" in the name of a class or file is no formula.
+    style = {"fontsize": 8.5, "va": "center", "color": color, "parse_math": False, **style}
+    axes.text(*position, text, **style)
 
 
 def _style_axes(axes: Axes, theme: Theme, title: str) -> None:

@@ -1,4 +1,4 @@
-"""The report of a training: one page that needs no network, and its two charts as picture files.
+"""The report of a training: one page that needs no network, and what it shows as picture files.
 
 Fill a `ReportData` (pictures come from `train_resnet.pictures`, figures from `train_resnet.metrics`, exports from
 `train_resnet.export`) and hand it to `write_report`.
@@ -26,7 +26,15 @@ from train_resnet.page_text import (
     is_small,
     to_address,
 )
-from train_resnet.plots import DARK, LIGHT, draw_confusion_matrix, draw_reliability, draw_training_curves, to_png
+from train_resnet.plots import (
+    DARK,
+    LIGHT,
+    draw_confusion_matrix,
+    draw_mistakes,
+    draw_reliability,
+    draw_training_curves,
+    to_png,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "report.html"
 CURVES_NAME = "training_curves.png"
 CONFUSION_NAME = "confusion_matrix.png"
+MISTAKES_NAME = "worst_mistakes.png"
 
 _TEMPLATE = "report_template.html"
 _SCRIPT = "report_script.js"
@@ -114,7 +123,9 @@ class _Chart:
 
 
 def write_report(folder: Path, data: ReportData) -> Path:
-    """Write report.html, training_curves.png and confusion_matrix.png into a run folder, each whole or not at all.
+    """Write report.html and its pictures into a run folder, each whole or not at all.
+
+    The picture of the worst mistakes is there only if there are mistakes; one of an earlier report is removed.
 
     Returns:
         Path of the page.
@@ -123,6 +134,10 @@ def write_report(folder: Path, data: ReportData) -> Path:
     page = _render(data, charts)
     _write_bytes(folder / CURVES_NAME, charts["curves"].light)
     _write_bytes(folder / CONFUSION_NAME, charts["confusion"].light)
+    if data.mistakes:
+        _write_bytes(folder / MISTAKES_NAME, to_png(draw_mistakes(data.mistakes), num_colors=None))
+    else:
+        (folder / MISTAKES_NAME).unlink(missing_ok=True)
     write_text(folder / REPORT_NAME, page)
     return folder / REPORT_NAME
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from infer_resnet.files import get_ikomia_root
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import TrainingStopped
-from train_resnet.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME
+from train_resnet.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     from train_resnet.outcome import TrainingResult
@@ -69,7 +69,7 @@ class Tracker:
         figures = {"best_val_accuracy": result.best["val_accuracy"]}
         if result.test_metrics is not None:
             figures["test_accuracy"] = result.test_metrics["accuracy"]
-        names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, "metrics.json", result.checkpoint.name)
+        names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME, "metrics.json", result.checkpoint.name)
         with self._guard() as backend:
             if backend is not None:
                 backend.log_metrics(figures, int(result.best["epoch"]))

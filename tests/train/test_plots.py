@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from train_resnet.metrics import compute_metrics
+from train_resnet.pictures import Mistake
 from train_resnet.plots import (
     DARK,
     LIGHT,
     Theme,
     draw_confusion_matrix,
+    draw_mistakes,
     draw_reliability,
     draw_training_curves,
     shorten_names,
@@ -110,6 +112,38 @@ def test_reliability_diagram(num_images: int) -> None:
     assert _has_color(image, LIGHT.accent)
 
 
+def _make_mistakes(count: int, side: int = 60) -> list[Mistake]:
+    """Mistakes with images, each of one colour of its own, twice as wide as high."""
+    images = [np.full((side // 2, side, 3), (10 + index, 200, 90), np.uint8) for index in range(count)]
+    names = [HOSTILE_NAMES[index % len(HOSTILE_NAMES)] for index in range(count)]
+    return [
+        Mistake(image, image[..., ::-1] if index % 2 else None, name, name, names[0], 0.1, 0.9)
+        for index, (image, name) in enumerate(zip(images, names, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 4, 1), (5, 3, 2), (8, 4, 2)])
+def test_mistakes_are_in_a_grid_with_their_heat_maps(count: int, columns: int, rows: int) -> None:
+    image = to_array(draw_mistakes(_make_mistakes(count)))
+    assert (round(image.shape[1] / 502), round(image.shape[0] / 260)) == (columns, rows)
+    for index in range(8):
+        assert _has_color(image, f"#{10 + index:02x}c85a") == (index < count)
+        assert _has_color(image, f"#5ac8{10 + index:02x}") == (index < count and index % 2 == 1)
+    for color in (LIGHT.surface, LIGHT.accent, LIGHT.primary):
+        assert _has_color(image, color)
+
+
+def test_no_more_than_eight_mistakes_are_drawn() -> None:
+    eight, many = (draw_mistakes(_make_mistakes(count)) for count in (8, 12))
+    np.testing.assert_array_equal(to_array(eight), to_array(many))
+
+
+def test_mistakes_of_any_shape_fit() -> None:
+    shapes = [(1, 500), (500, 1), (288, 100), (8, 8)]
+    mistakes = [Mistake(np.zeros((*shape, 3), np.uint8), None, "x", "a", "b", 0.0, 1.0) for shape in shapes]
+    assert to_array(draw_mistakes(mistakes)).shape[:2] == to_array(draw_mistakes(mistakes[1:2] * 4)).shape[:2]
+
+
 def test_png_is_the_same_picture() -> None:
     figure = draw_training_curves(HISTORY)
     decoded = np.array(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
@@ -117,6 +151,7 @@ def test_png_is_the_same_picture() -> None:
     assert decoded.shape == image.shape
     # 128 colours: letters may differ by a shade, the whole may not.
     assert np.abs(decoded.astype(int) - image).mean() < 1
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(to_png(figure, num_colors=None)))), image)
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from train_resnet.metrics import compute_metrics
 from train_resnet.page_text import describe_finding, describe_sizes, format_duration, format_percent, format_size
 from train_resnet.parameters import TrainParameters
 from train_resnet.pictures import Mistake, SamplePicture
-from train_resnet.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from train_resnet.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME, ReportData, write_report
 
 ATTACK = "<script>alert(1)</script>"
 ADDRESSES = {"src", "srcset", "href", "action", "formaction", "poster", "data", "background", "cite", "xlink:href"}
@@ -110,10 +110,11 @@ def _write(folder: Path, data: ReportData) -> _Page:
 
 
 def test_files_are_written_and_nothing_else(plain_folder: Path) -> None:
-    assert {path.name for path in plain_folder.iterdir()} == {REPORT_NAME, CURVES_NAME, CONFUSION_NAME}
-    for name in (CURVES_NAME, CONFUSION_NAME):
+    pictures = {CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME}
+    assert {path.name for path in plain_folder.iterdir()} == {REPORT_NAME, *pictures}
+    for name in pictures:
         with Image.open(plain_folder / name) as picture:
-            assert min(picture.size) > 300
+            assert min(picture.size) > 200
 
 
 def test_page_needs_no_network(plain_folder: Path, plain_page: _Page) -> None:
@@ -195,9 +196,11 @@ def test_everything_optional_may_be_missing(photo: np.ndarray, tmp_path: Path) -
         photo, ["cat", "dog"], metrics=compute_metrics(np.array([0]), np.array([[0.9, 0.1]]), ["cat", "dog"])
     )
     nothing = {"samples": (), "mistakes": (), "parameters": {}, "versions": {}, "timings": {}, "exports": ()}
+    (tmp_path / MISTAKES_NAME).write_bytes(b"of an earlier report")
     page = _write(tmp_path, dataclasses.replace(data, **nothing))  # type: ignore[arg-type]
     assert "nothing unreadable, no duplicates" in page.text
     assert "Worst mistakes" not in page.text
+    assert not (tmp_path / MISTAKES_NAME).exists()
     assert "–" in page.text  # the figures of the class without validation images
 
 
