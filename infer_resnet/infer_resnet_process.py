@@ -38,12 +38,15 @@ class InferResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
 class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
     """Classify the whole image, or every box of a connected detector.
 
+    Inputs: 0 image, 1 graphics, 2 the table of a connected classifier, which tells it from a detector.
     Outputs: 0 image, 1 object detection, 2 graphics, 3 table, 4 heat map image, 5 embedding. Outputs 4 and 5 are empty
     unless asked for.
     """
 
     def __init__(self, name: str, param: InferResnetParam | None = None) -> None:
         dataprocess.CClassificationTask.__init__(self, name)
+        self.add_input(dataprocess.CDataStringIO())
+        self.get_input(2).name = "Classification"
         self.add_output(dataprocess.CImageIO())
         self.add_output(dataprocess.CNumericIO())
         self.get_output(_HEATMAP).name = "Heat map"
@@ -186,12 +189,15 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
         A detector that found nothing leaves one trace: the engine gives the input the name of the graphics output that
         is connected to it, and takes it back when the connection is deleted. (When the detector itself is deleted,
-        its last boxes stay in the input until another graphics output is connected.) Texts alone are another
-        infer_resnet's answers for the whole image.
+        its last boxes stay in the input until another graphics output is connected.)
+
+        A classifier has a graphics output, too, but also a table with the classes of the whole image, or texts alone.
         """
-        graphics = self.get_input(1)
+        graphics, table = self.get_input(1), self.get_input(2)
         items = graphics.get_items()
-        if items and all(item.is_text_item() for item in items):
+        if items:
+            return not all(item.is_text_item() for item in items)
+        if "Confidence" in table.get_all_header_labels():
             return False
         return graphics.name != self._unconnected_name or graphics.is_data_available()
 

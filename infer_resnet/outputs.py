@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from ikomia import core
 
 from infer_resnet.boxes import crop_box
 from infer_resnet.drawing import TEXT_COLOR, Color, TextLine, get_line_width, lay_out_box_label, lay_out_top_k
@@ -84,18 +85,16 @@ def draw_heatmaps(
 
 def _add_box(graphics: Any, prediction: Prediction, color: Color, line_width: int) -> None:
     assert prediction.box is not None
-    item = graphics.add_rectangle(*(float(value) for value in prediction.box))
-    item.set_category(prediction.label)  # What tasks further down the workflow select by.
-    style = item.property
+    style = core.GraphicsRectProperty()
     style.pen_color = [*color, 255]
     style.line_size = line_width
-    item.property = style
+    item = graphics.add_rectangle(*(float(value) for value in prediction.box), style)
+    item.set_category(prediction.label)  # What tasks further down the workflow select by.
 
 
 def _add_text(graphics: Any, line: TextLine) -> None:
-    item = graphics.add_text(line.text, line.left, line.baseline)
-    style = item.property
+    style = core.GraphicsTextProperty()
     style.font_size = line.font_size
     style.color = list(TEXT_COLOR)
     style.bold = line.is_bold
-    item.property = style
+    graphics.add_text(line.text, line.left, line.baseline, style)

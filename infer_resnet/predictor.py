@@ -18,6 +18,8 @@ from infer_resnet.images import ImageError, read_image
 from infer_resnet.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
+    import torch
+
     from infer_resnet.network import NetworkOutput, Runtime
 
 #: The label of an answer below the confidence threshold.
@@ -125,7 +127,7 @@ class Predictor:
         predictions: list[Prediction] = []
         for start in range(0, len(images), _MAX_BATCH):
             with self._limit_threads():
-                prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
+                prepared = [self._prepare(image) for image in images[start : start + _MAX_BATCH]]
             batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
             predictions += self._predict_batch(batch, options, adjust)
         return predictions
@@ -154,6 +156,10 @@ class Predictor:
                     return
                 batch = [pending.popleft() for _ in range(min(_MAX_BATCH, len(pending)))]
                 yield from self._answer_files([(path, future.result()) for path, future in batch], options)
+
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
+        # What a network that rounds to 8 bits of mantissa or less loses is far more than a grey level.
+        return self.preprocessing.prepare(image, is_exact=self.runtime.precision == "fp32")
 
     def _limit_threads(self) -> AbstractContextManager[None]:
         """Keep torch to one thread where OpenVINO runs the network.
@@ -203,7 +209,7 @@ class Predictor:
 
     def _prepare_file(self, path: Path, max_megapixels: float) -> Any:
         try:
-            return self.preprocessing.prepare(read_image(path, max_megapixels))
+            return self._prepare(read_image(path, max_megapixels))
         except ImageError as error:
             return error
 

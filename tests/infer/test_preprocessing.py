@@ -52,6 +52,16 @@ def test_the_input_is_torchvisions(photographs, preset, size, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
+def test_the_quick_way_differs_by_one_grey_level_at_most(photographs, mode, size, name):
+    preprocessing = make_preprocessing(size=size, mode=mode)
+    exact, quick = (preprocessing.prepare(photographs[name], is_exact).int() for is_exact in (True, False))
+    assert exact.shape == quick.shape
+    assert (exact - quick).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pillows_way_differs_by_one_grey_level_at_most(photographs, preset, name):
     expected = make_reference(preset, 224)(Image.fromarray(photographs[name]))
