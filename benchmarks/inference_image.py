@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from statistics import median
 
 import inference_runs
-from tables import DATA_FOLDER, Table, parse_arguments
+from tables import Table, parse_arguments
 
 #: The most that ours may take, in shares of the eager task's time.
 TARGETS: Mapping[str, Mapping[str, float]] = {
@@ -37,17 +37,13 @@ def measure(table: Table, model_name: str, rounds: int) -> None:
     image = inference_runs.make_photograph()
     weights = inference_runs.prepare_weights(model_name)
     sides = {
-        "eager": inference_runs.make_eager_run(model_name, image),
-        "bare eager": inference_runs.make_bare_network(model_name),
+        "eager": inference_runs.make_eager_run(model_name, weights, image),
+        "bare eager": inference_runs.make_bare_network(model_name, weights),
     }
     for precision in TARGETS[model_name]:
-        parameters = {"model_name": model_name, "model_weight_file": weights, "precision": precision}
-        if precision == "int8":
-            parameters = {"model_weight_file": inference_runs.quantize_weights(model_name)}
-        else:
-            parameters["class_file"] = DATA_FOLDER / "classes.txt"
-        ours, bare = inference_runs.make_our_runs(image, **parameters)
-        sides |= {precision: ours, f"bare {precision}": bare}
+        parameters = inference_runs.choose_parameters(model_name, precision)
+        sides[precision] = inference_runs.make_our_run(parameters, image)
+        sides[f"bare {precision}"] = inference_runs.make_our_bare_network(parameters)
     times = inference_runs.take_turns(sides, rounds)
     texts = {name: inference_runs.describe_percentiles(values) for name, values in times.items()}
     for precision, target in TARGETS[model_name].items():
