@@ -36,11 +36,11 @@ TRAINING = {
     "input_size": DIGIT_SIZE,
     "resize_mode": "squash",
     "augmentation": "none",
-    "epochs": 10,
-    "batch_size": 32,
+    "epochs": 8,
+    "batch_size": 64,
     "optimizer": "adamw",
-    "learning_rate": 0.001,
-    "weight_decay": 0.05,
+    "learning_rate": 0.003,
+    "weight_decay": 0.1,
     "label_smoothing": 0.1,
 }
 
