@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import importlib
 import importlib.util
 import os
 import shutil
@@ -39,6 +40,8 @@ STRAY_VARIABLES = ("TORCH_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process, and all that it starts, an empty home folder with both plugins linked."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # The threads of two processes would wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     home = Path(tempfile.mkdtemp(prefix="ikomia-home-"))
     config.add_cleanup(functools.partial(shutil.rmtree, home, ignore_errors=True))
     link_plugins(home)
@@ -504,6 +507,23 @@ def write_imagenet_weights(home: Path, model_name: str) -> Path:
 def imagenet_weights() -> Callable[[str], Path]:
     """`imagenet_weights("resnet18")` makes the engine of this process find (seeded) ImageNet weights."""
     return functools.partial(write_imagenet_weights, Path(os.environ["HOME"]))
+
+
+@pytest.fixture(scope="session")
+def digit_reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a training on all of scikit-learn's 1,797 digits gives, with the settings and the split of `make demo`."""
+    from train_resnet.parameters import TrainParameters
+    from train_resnet.training import train
+
+    sys.path.insert(0, str(REPOSITORY / "examples"))
+    try:
+        demo = importlib.import_module("demo")
+    finally:
+        sys.path.pop(0)
+    digits = tmp_path_factory.mktemp("all-digits") / "digits"
+    demo.write_digits(digits)
+    settings = {**demo.TRAINING, "output_folder": str(tmp_path_factory.mktemp("runs")), "tracking": "off"}
+    return train(TrainParameters().updated(settings), digits)
 
 
 @pytest.fixture(scope="session")
