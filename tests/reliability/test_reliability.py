@@ -15,7 +15,7 @@ from soak.page import PAGE, render_page
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with digits, a home folder and a model, for trials to write into."""
+    """A folder with digits, a home folder and a model; trials that write much do so elsewhere."""
     folder = tmp_path_factory.mktemp("reliability")
     write_digits(folder / "digits")
     link_plugins(folder / "home")
@@ -23,23 +23,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_training_that_is_killed_goes_on_to_the_same_end(folder):
-    (folder / "kills").mkdir()
-    trial = kills.Trial({**FULL_TRAINING, "epochs": 2, "export_pth": False}, folder / "digits", folder / "kills")
+def test_a_training_that_is_killed_goes_on_to_the_same_end(folder, tmp_path):
+    trial = kills.Trial({**FULL_TRAINING, "epochs": 2, "export_pth": False}, folder / "digits", tmp_path)
     tally = kills.Tally()
     trial.kill_in_write(tally)
     assert tally.failures == []
     assert tally.kills == tally.same
 
 
-def test_no_gadget_runs(folder):
-    found = weights.try_gadgets(folder / "gadgets")
+def test_no_gadget_runs(tmp_path):
+    found = weights.try_gadgets(tmp_path / "gadgets")
     assert found.failures == []
     assert found.count == 30
 
 
-def test_damaged_and_oversized_weights_cost_little(folder):
-    found = weights.try_damaged(folder / "damaged-weights")
+def test_damaged_and_oversized_weights_cost_little(tmp_path):
+    found = weights.try_damaged(tmp_path / "damaged-weights")
     assert found.failures == []
     assert found.count > 30
 
@@ -56,8 +55,8 @@ def test_values_are_taken_or_refused_by_name(folder):
         assert found.count >= 100
 
 
-def test_a_stop_leaves_nothing(folder):
-    for found in leftovers.try_lives(folder / "lives", 1, ("stop",)):
+def test_a_stop_leaves_nothing(tmp_path):
+    for found in leftovers.try_lives(tmp_path / "lives", 1, ("stop",)):
         assert found.failures == []
 
 
