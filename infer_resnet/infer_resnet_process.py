@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -92,9 +91,10 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
             ValueError: There is no image.
         """
         from infer_resnet.drawing import annotate
+        from infer_resnet.inputs import read_image_input
 
         colors = [self._get_color(prediction) for prediction in self._predictions]
-        return annotate(self._read_input(), self._predictions, colors)
+        return annotate(read_image_input(self.get_input(0)), self._predictions, colors)
 
     def reset_smoothing(self) -> None:
         """Forget the frames that `smoothing` has averaged so far."""
@@ -108,14 +108,15 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
             ValueError: There is no image, or one of a shape or type that is no picture; weights or class names do not
                 fit; or the machine lacks the device, precision or runtime.
         """
+        from infer_resnet.inputs import has_detector, read_image_input
         from infer_resnet.outputs import draw_heatmaps, fill_embeddings
 
         self.begin_task_run()
         self._clear_outputs()
         values = self._get_values()
-        image = self._read_input()
+        image = read_image_input(self.get_input(0))
         predictor = self._load(values)
-        if self._has_detector():
+        if has_detector(self.get_input(1), self.get_input(2), self._unconnected_name):
             self._predictions = self._classify_boxes(predictor, image, values)
         else:
             self._predictions = [self._classify_image(predictor, image, values)]
@@ -130,21 +131,6 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def _get_values(self) -> InferParameters:
         return self.get_param_object().values
-
-    def _read_input(self) -> np.ndarray:
-        """Return the connected image, (height, width, 3) uint8 RGB; it may be the caller's own array."""
-        from infer_resnet.images import ImageError, to_rgb
-
-        source = self.get_input(0)
-        image = None if source is None else source.get_image()
-        if image is None:
-            path = getattr(source, "source_file_path", "")
-            origin = f"'{path}' could not be decoded" if path else "nothing is connected to input 0"
-            raise ImageError(f"infer_resnet: no image: {origin}")
-        try:
-            return to_rgb(image)
-        except ImageError as error:
-            raise ImageError(f"infer_resnet: {error}") from error
 
     def _load(self, values: InferParameters) -> Predictor:
         if self._loader is None:
@@ -184,23 +170,6 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         for index in (_DETECTIONS, _GRAPHICS, _TABLE, _HEATMAP, _EMBEDDING):
             self.get_output(index).clear_data()
 
-    def _has_detector(self) -> bool:
-        """Tell whether boxes, perhaps none of them, are given to be classified instead of the whole image.
-
-        A detector that found nothing leaves one trace: the engine gives the input the name of the graphics output that
-        is connected to it, and takes it back when the connection is deleted. (When the detector itself is deleted,
-        its last boxes stay in the input until another graphics output is connected.)
-
-        A classifier has a graphics output, too, but also a table with the classes of the whole image, or texts alone.
-        """
-        graphics, table = self.get_input(1), self.get_input(2)
-        items = graphics.get_items()
-        if items:
-            return not all(item.is_text_item() for item in items)
-        if "Confidence" in table.get_all_header_labels():
-            return False
-        return graphics.name != self._unconnected_name or graphics.is_data_available()
-
     def _classify_image(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> Prediction:
         adjust = None
         if values.smoothing > 0:
@@ -215,9 +184,10 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def _classify_boxes(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> list[Prediction]:
         from infer_resnet.boxes import crop_box
+        from infer_resnet.inputs import select_shapes
 
         items, boxes, crops = [], [], []
-        for item in _select_shapes(self.get_input_objects()):
+        for item in select_shapes(self.get_input_objects()):
             box: Box = tuple(item.get_bounding_rect())  # type: ignore[assignment]
             crop = crop_box(image, box, values.box_margin)
             if crop is not None:
@@ -234,30 +204,13 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         """Replace the engine's texts by ones that fit the image, and its table by one that says more."""
         from infer_resnet.outputs import fill_graphics, fill_table
 
-        fill_graphics(self.get_output(_GRAPHICS), self._predictions, self._get_color, size)
         # What a connected task sees of the detections: texts alone tell a second infer_resnet that there are no boxes.
-        fill_graphics(self.get_output(_DETECTIONS).get_graphics_io(), self._predictions, self._get_color, size)
+        outputs = (self.get_output(_GRAPHICS), self.get_output(_DETECTIONS).get_graphics_io())
+        fill_graphics(outputs, self._predictions, self._get_color, size)
         fill_table(self.get_output(_TABLE), self._predictions)
 
     def _get_color(self, prediction: Prediction) -> Color:
         return self._colors[prediction.index % len(self._colors)]
-
-
-def _select_shapes(items: Iterable[Any]) -> Iterator[Any]:
-    """Yield one shape an object, in order: rectangles, and polygons that stand for themselves.
-
-    An instance segmentation sends a rectangle and then the polygons of its mask, all of the object's category (their
-    ids differ). A rotated box is a polygon of the category "Default", as are shapes drawn by hand.
-    """
-    category = "Default"
-    for item in items:
-        if isinstance(item, core.CGraphicsRectangle):
-            category = item.get_category()
-            yield item
-        elif isinstance(item, core.CGraphicsPolygon):
-            is_part = item.get_category() == category != "Default"
-            if not is_part:
-                yield item
 
 
 def _get_answer_options(values: InferParameters) -> AnswerOptions:

@@ -16,26 +16,32 @@ from infer_resnet.preprocessing import Preprocessing
 
 
 def fill_graphics(
-    graphics: Any, predictions: Sequence[Prediction], get_color: Callable[[Prediction], Color], size: tuple[int, int]
+    outputs: Sequence[Any],
+    predictions: Sequence[Prediction],
+    get_color: Callable[[Prediction], Color],
+    size: tuple[int, int],
 ) -> None:
-    """Replace what a graphics output holds by outlines and texts that fit the image.
+    """Replace what graphics outputs hold by outlines and texts that fit the image.
 
     Args:
-        graphics: The engine's CGraphicsOutput.
+        outputs: The engine's CGraphicsOutput, one or more, which are filled alike.
         predictions: One for the whole image, or one a box.
         get_color: Colour of an outline.
         size: Height and width of the image in pixels.
     """
-    graphics.clear_data()
     lines = []
     for prediction in predictions:
         if prediction.box is None:
             lines += lay_out_top_k(prediction, *size)
         else:
-            _add_box(graphics, prediction, get_color(prediction), get_line_width(*size))
             lines.append(lay_out_box_label(prediction, *size))
-    for line in lines:
-        _add_text(graphics, line)
+    for graphics in outputs:
+        graphics.clear_data()
+        for prediction in predictions:
+            if prediction.box is not None:
+                _add_box(graphics, prediction, get_color(prediction), get_line_width(*size))
+        for line in lines:
+            _add_text(graphics, line)
 
 
 def fill_table(table: Any, predictions: Sequence[Prediction]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import importlib
 import importlib.util
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -344,6 +344,28 @@ def detector(ikomia_root: Path) -> str:
     return "detect_boxes"
 
 
+@pytest.fixture
+def make_task() -> Callable[[type, Callable[[Any], None]], Any]:
+    """`make_task(base, fill)`: a task of the engine's kind `base` whose results `fill(task)` sets."""
+    from ikomia import core
+
+    def make(base: type, fill: Callable[[Any], None]) -> Any:
+        class Filler(base):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__("filler")
+                self.set_param_object(core.CWorkflowTaskParam())
+
+            def run(self) -> None:
+                self.begin_task_run()
+                self.set_names(["animal", "vehicle"])
+                fill(self)
+                self.end_task_run()
+
+        return Filler()
+
+    return make
+
+
 # --- A server ---
 
 
@@ -515,14 +537,10 @@ def digit_reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from train_resnet.parameters import TrainParameters
     from train_resnet.training import train
 
-    sys.path.insert(0, str(REPOSITORY / "examples"))
-    try:
-        demo = importlib.import_module("demo")
-    finally:
-        sys.path.pop(0)
+    demo = runpy.run_path(str(REPOSITORY / "examples" / "demo.py"))
     digits = tmp_path_factory.mktemp("all-digits") / "digits"
-    demo.write_digits(digits)
-    settings = {**demo.TRAINING, "output_folder": str(tmp_path_factory.mktemp("runs")), "tracking": "off"}
+    demo["write_digits"](digits)
+    settings = {**demo["TRAINING"], "output_folder": str(tmp_path_factory.mktemp("runs")), "tracking": "off"}
     return train(TrainParameters().updated(settings), digits)
 
 

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
 
 #: The modules that speak with the engine, those that speak Qt, and those that everybody imports before torch is needed.
-ENGINE_MODULES = ("infer_resnet", "train_resnet", "*_process", "*_widget", "*_test", "forms", "outputs")
+ENGINE_MODULES = ("infer_resnet", "train_resnet", "*_process", "*_widget", "*_test", "forms", "inputs", "outputs")
 QT_MODULES = ("*_widget", "form*")
 TORCH_FREE_MODULES = ("infer_resnet", "train_resnet", "*_widget", "parameters", "schema", "form*")
 

@@ -1,4 +1,4 @@
-"""Training curves, confusion matrix, reliability diagram and worst mistakes, as figures that know nothing of pyplot.
+"""Training curves, confusion matrix and reliability diagram, as figures that know nothing of pyplot.
 
 Only matplotlib's object interface is used: no global figure, no backend is chosen, so nothing here disturbs Studio or
 a notebook. Each `draw_*` returns a `Figure`; `to_png` and `to_array` render it.
@@ -14,29 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train_resnet.page_text import format_percent
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from train_resnet.pictures import Mistake
-
 _DPI = 160
 _MAX_LABELLED_CLASSES = 150
 _MAX_NAME_LENGTH = 26
-
-#: Mistakes in the picture of the worst ones, and how many of them stand side by side.
-_MAX_MISTAKES = 8
-_MAX_MISTAKE_COLUMNS = 4
-#: In inches: the longest side of an image, the gap between it and its heat map, the lines above and below them, the
-#: margin beside and below each mistake.
-_PICTURE_SIDE = 1.4
-_PICTURE_GAP = 0.06
-_LINE_HEIGHT = 0.2
-_MARGIN = 0.14
-_MISTAKE_WIDTH = 2 * (_PICTURE_SIDE + _MARGIN) + _PICTURE_GAP
-_TITLE_HEIGHT = 0.45
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ def draw_training_curves(
         best_epoch: The epoch whose weights were kept, marked by a dotted line.
         theme: Colours.
     """
-    figure = _make_figure(11.0, 3.4, theme)
+    figure = make_figure(11.0, 3.4, theme)
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [int(row["epoch"]) for row in history]
     marker = "o" if len(epochs) < 20 else ""
@@ -132,7 +116,7 @@ def draw_confusion_matrix(
     names = shorten_names(classes) if is_labelled else []
     margin = 0.9 + max((len(name) for name in names), default=4) * font_size * 0.0092
     side = cell * len(classes) + margin
-    figure = _make_figure(side, side, theme)
+    figure = make_figure(side, side, theme)
     axes = figure.subplots()
     cells = _color_cells(shares, totals > 0, theme)
     axes.imshow(cells, interpolation="nearest" if cell > 0.02 else "antialiased")
@@ -155,7 +139,7 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
         calibration: Bins from `train_resnet.metrics.compute_calibration`.
         theme: Colours.
     """
-    figure = _make_figure(5.2, 4.6, theme)
+    figure = make_figure(5.2, 4.6, theme)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
     _style_axes(upper, theme, "Right in % against confidence in %")
     _style_axes(lower, theme, "")
@@ -175,30 +159,6 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
     return figure
 
 
-def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme = LIGHT) -> Figure:
-    """Draw the first eight mistakes: what was predicted and what is true, the image, and what the network looked at.
-
-    Args:
-        mistakes: At least one, the worst first, see `train_resnet.pictures.collect_mistakes`.
-        theme: Colours.
-    """
-    num_rows = math.ceil(min(len(mistakes), _MAX_MISTAKES) / _MAX_MISTAKE_COLUMNS)
-    columns = math.ceil(min(len(mistakes), _MAX_MISTAKES) / num_rows)
-    rows = [mistakes[row * columns : min((row + 1) * columns, _MAX_MISTAKES)] for row in range(num_rows)]
-    heights = [max(_fit_picture(mistake.image)[1] for mistake in row) + 3 * _LINE_HEIGHT + _MARGIN for row in rows]
-    size = columns * _MISTAKE_WIDTH, _TITLE_HEIGHT + sum(heights)
-    figure = _make_figure(*size, theme)
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))
-    axes.set_axis_off()
-    _write_line(axes, (_MARGIN, _TITLE_HEIGHT / 2), "Worst mistakes", theme.ink, fontsize=11, fontweight="bold")
-    for number, row in enumerate(rows):
-        top = _TITLE_HEIGHT + sum(heights[:number])
-        for column, mistake in enumerate(row):
-            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, theme)
-    return figure
-
-
 def shorten_names(names: Sequence[str], length: int = _MAX_NAME_LENGTH) -> list[str]:
     """Return names that can be drawn: one line, shortened in the middle; `#index` where the font lacks a letter."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -213,7 +173,8 @@ def shorten_names(names: Sequence[str], length: int = _MAX_NAME_LENGTH) -> list[
     return [name if len(name) <= length else f"{name[:head].rstrip()}…{name[-tail:].lstrip()}" for name in drawable]
 
 
-def _make_figure(width: float, height: float, theme: Theme) -> Figure:
+def make_figure(width: float, height: float, theme: Theme) -> Figure:
+    """Return an empty figure, width and height in inches, in the colour of the page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -223,50 +184,9 @@ def _make_figure(width: float, height: float, theme: Theme) -> Figure:
 
 
 def _draw_note(text: str, theme: Theme) -> Figure:
-    figure = _make_figure(7.0, 1.6, theme)
+    figure = make_figure(7.0, 1.6, theme)
     figure.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", fontsize=10)
     return figure
-
-
-def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, theme: Theme) -> None:
-    """Draw one mistake with its upper left corner at a point of axes whose unit is an inch, y downwards."""
-    left, top = corner
-    middle, right = left + _PICTURE_SIDE + _PICTURE_GAP, left + 2 * _PICTURE_SIDE + _PICTURE_GAP
-    predicted, true = shorten_names((mistake.predicted_class, mistake.true_class), 18)
-    cover = {"facecolor": theme.surface, "linewidth": 0, "pad": 2.5}  # over the end of a name of wide letters
-    for line, label, name, probability, color in (
-        (0, "predicted", predicted, mistake.predicted_probability, theme.accent),
-        (1, "true", true, mistake.true_probability, theme.primary),
-    ):
-        y = top + (line + 0.5) * _LINE_HEIGHT
-        _write_line(axes, (left, y), label, theme.muted, fontsize=7)
-        _write_line(axes, (left + 0.55, y), name, color, fontweight="bold")
-        _write_line(axes, (right, y), format_percent(probability), color, ha="right", bbox=cover)
-    file_name = shorten_names([mistake.file_name], 22)[0]
-    for x, image, caption in ((left, mistake.image, file_name), (middle, mistake.heatmap, "heat map")):
-        if image is not None:
-            _draw_picture(axes, (x, top + 2.1 * _LINE_HEIGHT), image, caption, theme)
-
-
-def _draw_picture(axes: Axes, corner: tuple[float, float], image: np.ndarray, caption: str, theme: Theme) -> None:
-    """Draw an image with its upper left corner at a point, and a line below."""
-    (left, top), (width, height) = corner, _fit_picture(image)
-    limits = axes.axis()
-    axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
-    axes.axis(limits)
-    _write_line(axes, (left, top + height + 0.5 * _LINE_HEIGHT), caption, theme.muted, fontsize=7)
-
-
-def _fit_picture(image: np.ndarray) -> tuple[float, float]:
-    """Return width and height in inches."""
-    height, width = (_PICTURE_SIDE * side / max(image.shape[:2]) for side in image.shape[:2])
-    return width, height
-
-
-def _write_line(axes: Axes, position: tuple[float, float], text: str, color: str, **style: Any) -> None:
-    # A "$" in the name of a class or file is no formula.
-    style = {"fontsize": 8.5, "va": "center", "color": color, "parse_math": False, **style}
-    axes.text(*position, text, **style)
 
 
 def _style_axes(axes: Axes, theme: Theme, title: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infer_resnet.files import atomic_path, write_text
+from train_resnet.mistakes_plot import draw_mistakes
 from train_resnet.page_text import (
     describe_finding,
     describe_sizes,
@@ -26,15 +27,7 @@ from train_resnet.page_text import (
     is_small,
     to_address,
 )
-from train_resnet.plots import (
-    DARK,
-    LIGHT,
-    draw_confusion_matrix,
-    draw_mistakes,
-    draw_reliability,
-    draw_training_curves,
-    to_png,
-)
+from train_resnet.plots import DARK, LIGHT, draw_confusion_matrix, draw_reliability, draw_training_curves, to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from ikomia import core, dataprocess
+from ikomia import dataprocess
 
 BOX = (10, 20, 120, 90)
 
 
-def make_task(base: type, fill) -> object:
-    """Make a task of the engine's kind `base` whose results `fill(task)` sets."""
-
-    class Filler(base):
-        def __init__(self) -> None:
-            super().__init__("filler")
-            self.set_param_object(core.CWorkflowTaskParam())
-
-        def run(self) -> None:
-            self.begin_task_run()
-            self.set_names(["animal", "vehicle"])
-            fill(self)
-            self.end_task_run()
-
-    return Filler()
-
-
-def make_whole_image_classifier() -> object:
+@pytest.fixture
+def whole_image_classifier(make_task):
     def fill(task) -> None:
         task.set_whole_image_results(["vehicle", "animal"], ["0.7", "0.3"])
 
@@ -51,11 +35,11 @@ def classify_behind(workflow, checkpoint_path, photographs):
     return run
 
 
-def test_the_whole_image_behind_a_classifier_of_whole_images(classify_behind):
-    assert classify_behind(make_whole_image_classifier()) == [None]
+def test_the_whole_image_behind_a_classifier_of_whole_images(classify_behind, whole_image_classifier):
+    assert classify_behind(whole_image_classifier) == [None]
 
 
-def test_boxes_behind_a_classifier_of_boxes(classify_behind):
+def test_boxes_behind_a_classifier_of_boxes(classify_behind, make_task):
     def classify_boxes(task) -> None:
         for item in task.get_input_objects():
             task.add_object(item, 1, 0.8)
@@ -65,12 +49,14 @@ def test_boxes_behind_a_classifier_of_boxes(classify_behind):
 
 
 @pytest.mark.parametrize("base", [dataprocess.CObjectDetectionTask, dataprocess.CClassificationTask])
-def test_nothing_behind_a_task_without_results(classify_behind, base):
+def test_nothing_behind_a_task_without_results(classify_behind, base, make_task):
     assert classify_behind(make_task(base, find_nothing)) == []
 
 
 @pytest.mark.parametrize(("table", "value"), [(dataprocess.CDataStringIO, "0"), (dataprocess.CNumericIO, 0.0)])
-def test_nothing_behind_a_detector_that_found_nothing_and_has_a_table_of_its_own(classify_behind, table, value):
+def test_nothing_behind_a_detector_that_found_nothing_and_has_a_table_of_its_own(
+    classify_behind, table, value, make_task
+):
     detector = make_task(
         dataprocess.CObjectDetectionTask, lambda task: task.get_output(2).add_value_list([value], "Count", ["animal"])
     )
@@ -78,8 +64,10 @@ def test_nothing_behind_a_detector_that_found_nothing_and_has_a_table_of_its_own
     assert classify_behind(detector) == []
 
 
-def test_a_classifier_counts_no_longer_when_its_connections_are_deleted(workflow, classify_behind, photographs):
-    assert classify_behind(make_whole_image_classifier()) == [None]
+def test_a_classifier_counts_no_longer_when_its_connections_are_deleted(
+    workflow, classify_behind, whole_image_classifier, make_task, photographs
+):
+    assert classify_behind(whole_image_classifier) == [None]
     (resnet,) = workflow.find_task("infer_resnet")
     for edge in workflow.get_in_edges(workflow.get_task_id(resnet)):
         workflow.delete_edge(edge)

@@ -12,29 +12,18 @@ from ikomia import core, dataprocess
 IMAGE, DETECTIONS, GRAPHICS, TABLE, HEATMAP, EMBEDDING = range(6)
 
 
-def make_task(base: type, add_objects) -> object:
-    """Make a task of the engine's kind `base` that finds what `add_objects(task)` adds."""
+@pytest.fixture
+def make_detector(make_task):
+    """`make_detector(boxes)`: a detector that finds them, animals and vehicles in turns."""
 
-    class Finder(base):
-        def __init__(self) -> None:
-            super().__init__("finder")
-            self.set_param_object(core.CWorkflowTaskParam())
+    def make(boxes):
+        def add_objects(task) -> None:
+            for index, box in enumerate(boxes):
+                task.add_object(index, index % 2, 0.5, *(float(value) for value in box))
 
-        def run(self) -> None:
-            self.begin_task_run()
-            self.set_names(["animal", "vehicle"])
-            add_objects(self)
-            self.end_task_run()
+        return make_task(dataprocess.CObjectDetectionTask, add_objects)
 
-    return Finder()
-
-
-def make_detector(boxes) -> object:
-    def add_objects(task) -> None:
-        for index, box in enumerate(boxes):
-            task.add_object(index, index % 2, 0.5, *(float(value) for value in box))
-
-    return make_task(dataprocess.CObjectDetectionTask, add_objects)
+    return make
 
 
 @pytest.fixture
@@ -128,7 +117,7 @@ def test_below_the_threshold_is_unknown_everywhere(workflow, add_classifier, pho
     assert task.get_names()[-1] == "unknown"
 
 
-def test_predictions_are_json(workflow, add_classifier, photographs):
+def test_predictions_are_json(workflow, add_classifier, photographs, make_detector):
     task = add_classifier(make_detector([(10, 10, 50, 50)]), embedding=True)
     workflow.run_on(array=photographs["china"])
     (content,) = json.loads(json.dumps([prediction.to_dict() for prediction in task.get_predictions()]))
@@ -137,7 +126,7 @@ def test_predictions_are_json(workflow, add_classifier, photographs):
     assert len(content["embedding"]) == 512
 
 
-def test_a_direct_run_twice_does_not_accumulate(workflow, add_classifier, photographs):
+def test_a_direct_run_twice_does_not_accumulate(workflow, add_classifier, photographs, make_detector):
     task = add_classifier(make_detector([(10, 10, 50, 50), (60, 60, 90, 90)]), embedding=True, heatmap=True)
     workflow.run_on(array=photographs["china"])
     task.run()
@@ -152,7 +141,9 @@ def test_a_direct_run_twice_does_not_accumulate(workflow, add_classifier, photog
 # --- Boxes ---
 
 
-def test_boxes_come_in_the_detectors_order_with_its_boxes_and_our_names(workflow, add_classifier, photographs):
+def test_boxes_come_in_the_detectors_order_with_its_boxes_and_our_names(
+    workflow, add_classifier, photographs, make_detector
+):
     boxes = [(300, 200, 80, 60), (10, 10, 120, 200), (150, 50, 33, 44)]
     task = add_classifier(make_detector(boxes))
     workflow.run_on(array=photographs["china"])
@@ -169,7 +160,7 @@ def test_boxes_come_in_the_detectors_order_with_its_boxes_and_our_names(workflow
     assert task.get_output(TABLE).get_all_label_list()[0] == labels
 
 
-def test_boxes_without_pixels_are_left_out(workflow, add_classifier, photographs):
+def test_boxes_without_pixels_are_left_out(workflow, add_classifier, photographs, make_detector):
     nan = math.nan
     boxes = [
         (0, 0, 0, 0),
@@ -186,7 +177,7 @@ def test_boxes_without_pixels_are_left_out(workflow, add_classifier, photographs
     assert task.get_output(HEATMAP).get_image().shape == photographs["china"].shape
 
 
-def test_hundreds_of_boxes_are_each_classified_as_alone(workflow, add_classifier, photographs):
+def test_hundreds_of_boxes_are_each_classified_as_alone(workflow, add_classifier, photographs, make_detector):
     random = np.random.default_rng(0)
     boxes = [(*random.integers(0, 350, 2), *random.integers(5, 200, 2)) for _ in range(200)]
     task = add_classifier(make_detector(boxes))
@@ -200,7 +191,7 @@ def test_hundreds_of_boxes_are_each_classified_as_alone(workflow, add_classifier
         np.testing.assert_allclose(predictions[index].probabilities, alone.probabilities, atol=1e-5)
 
 
-def test_a_margin_widens_the_crop_and_not_the_box(workflow, add_classifier, photographs):
+def test_a_margin_widens_the_crop_and_not_the_box(workflow, add_classifier, photographs, make_detector):
     task = add_classifier(make_detector([(100, 100, 80, 40)]), box_margin=0.5)
     workflow.run_on(array=photographs["china"])
     (prediction,) = task.get_predictions()
@@ -209,7 +200,7 @@ def test_a_margin_widens_the_crop_and_not_the_box(workflow, add_classifier, phot
     np.testing.assert_allclose(prediction.probabilities, wide.probabilities, atol=1e-5)
 
 
-def test_an_unknown_box_has_the_name_after_the_last_class(workflow, add_classifier, photographs):
+def test_an_unknown_box_has_the_name_after_the_last_class(workflow, add_classifier, photographs, make_detector):
     task = add_classifier(make_detector([(10, 10, 99, 99)]), confidence_threshold=1.0)
     workflow.run_on(array=photographs["china"])
     assert task.get_output(DETECTIONS).get_objects()[0].label == "unknown"
@@ -217,7 +208,7 @@ def test_an_unknown_box_has_the_name_after_the_last_class(workflow, add_classifi
     assert len(task.get_predictions()[0].top_k) == 3
 
 
-def test_a_rotated_box_is_classified_by_what_is_around_it(workflow, add_classifier, photographs):
+def test_a_rotated_box_is_classified_by_what_is_around_it(workflow, add_classifier, photographs, make_task):
     def add_objects(task) -> None:
         task.add_object(0, 0, 0.5, 200.0, 150.0, 120.0, 40.0, 30.0)  # centre, size, angle
         task.add_object(1, 1, 0.5, 10.0, 10.0, 60.0, 30.0)
@@ -231,7 +222,7 @@ def test_a_rotated_box_is_classified_by_what_is_around_it(workflow, add_classifi
     assert (width, height) == pytest.approx((124, 95), abs=2)
 
 
-def test_an_object_of_a_segmentation_is_classified_once(workflow, add_classifier, photographs):
+def test_an_object_of_a_segmentation_is_classified_once(workflow, add_classifier, photographs, make_task):
     """The engine sends a rectangle and then every part of the mask as a polygon, each with an id of its own."""
 
     def add_objects(task) -> None:
@@ -268,7 +259,7 @@ def find_id(workflow, task) -> int:
     [dataprocess.CObjectDetectionTask, dataprocess.CInstanceSegmentationTask],
     ids=["detection", "segmentation"],
 )
-def test_finding_nothing_gives_no_result_from_the_first_run(workflow, add_classifier, photographs, base):
+def test_finding_nothing_gives_no_result_from_the_first_run(workflow, add_classifier, photographs, base, make_task):
     task = add_classifier(make_task(base, lambda _: None), heatmap=True, embedding=True)
     workflow.run_on(array=photographs["china"])
     assert task.get_predictions() == []
@@ -277,7 +268,7 @@ def test_finding_nothing_gives_no_result_from_the_first_run(workflow, add_classi
     np.testing.assert_array_equal(task.get_output(HEATMAP).get_image(), photographs["china"])
 
 
-def test_without_its_connection_a_detector_counts_no_longer(workflow, add_classifier, photographs):
+def test_without_its_connection_a_detector_counts_no_longer(workflow, add_classifier, photographs, make_detector):
     task = add_classifier(make_detector([(10, 10, 50, 50)]))
     workflow.run_on(array=photographs["china"])
     assert len(task.get_predictions()) == 1
@@ -288,7 +279,7 @@ def test_without_its_connection_a_detector_counts_no_longer(workflow, add_classi
     assert [prediction.box for prediction in task.get_predictions()] == [None]
 
 
-def test_a_deleted_detector_leaves_its_last_boxes(workflow, add_classifier, photographs):
+def test_a_deleted_detector_leaves_its_last_boxes(workflow, add_classifier, photographs, make_detector):
     """The engine's doing, and nothing that a task can see: this test tells when it changes."""
     finder = make_detector([(10, 10, 50, 50)])
     task = add_classifier(finder)
@@ -299,7 +290,7 @@ def test_a_deleted_detector_leaves_its_last_boxes(workflow, add_classifier, phot
     assert [prediction.box for prediction in task.get_predictions()] == [(10, 10, 50, 50)]
 
 
-def test_a_second_classifier_takes_the_boxes_of_the_first(workflow, add_classifier, photographs):
+def test_a_second_classifier_takes_the_boxes_of_the_first(workflow, add_classifier, photographs, make_detector):
     first = add_classifier(make_detector([(10, 10, 50, 50), (80, 90, 100, 110)]))
     second = add_classifier(input_size=96)
     workflow.run_on(array=photographs["china"])

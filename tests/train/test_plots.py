@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from train_resnet.metrics import compute_metrics
+from train_resnet.mistakes_plot import draw_mistakes
 from train_resnet.pictures import Mistake
 from train_resnet.plots import (
     DARK,
     LIGHT,
     Theme,
     draw_confusion_matrix,
-    draw_mistakes,
     draw_reliability,
     draw_training_curves,
     shorten_names,
