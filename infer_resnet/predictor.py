@@ -94,6 +94,8 @@ class Predictor:
     """
 
     def __init__(self, runtime: Runtime, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
+        import torch  # noqa: F401 - what the first image needs is part of loading
+
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.classes = tuple(classes)
@@ -226,9 +228,10 @@ class Predictor:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Turn (N, num_classes) logits into probabilities, float32; computed in float64 so that they sum to 1."""
-    import torch
-
-    return torch.softmax(torch.from_numpy(logits).double(), dim=1).float().numpy()
+    # In numpy: torch would wake its threads, which takes longer than the thousand numbers do.
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _find_largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -178,8 +178,8 @@ def _to_planes(pixels: np.ndarray, dtype: type[np.generic]) -> torch.Tensor:
     """Return (h, W, C) uint8 as (1, C, h, W) of another type."""
     import torch
 
-    # numpy takes arrays that torch cannot view: read-only, or with negative or zero strides.
-    return torch.from_numpy(pixels.astype(dtype, order="C")).permute(2, 0, 1)[None]
+    # numpy copies arrays that torch cannot view: read-only, or with negative or zero strides.
+    return torch.from_numpy(np.require(pixels, dtype, ["C", "W"])).permute(2, 0, 1)[None]
 
 
 def _to_uint8(image: torch.Tensor) -> torch.Tensor:

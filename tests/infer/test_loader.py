@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -100,6 +101,32 @@ def test_only_what_changed_is_loaded_again(weights_folder, tmp_path, counts, cha
     assert after.preprocessing.resize_mode == change.get("resize_mode", "crop")
     assert after.preprocessing.input_size == change.get("input_size", 64)
     assert after.classes == (("a", "b", "c") if "class_file" in change else ("cat", "dog", "fish"))
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+@pytest.mark.parametrize("name", ["model.pth", "missing.pth"])
+def test_loading_leaves_the_garbage_collector_as_it_was(weights_folder, monkeypatch, was_enabled, name):
+    during = []
+
+    def find_model(values):
+        during.append(gc.isenabled())
+        return find(values)
+
+    import infer_resnet.loader as loader
+
+    find = loader._find_model
+    monkeypatch.setattr(loader, "_find_model", find_model)
+    try:
+        gc.enable() if was_enabled else gc.disable()
+        if name == "missing.pth":
+            with pytest.raises(WeightsError, match="does not exist"):
+                Loader().load(make_values(model_weight_file=weights_folder / name))
+        else:
+            Loader().load(make_values(model_weight_file=weights_folder / name))
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()
+    assert during == [False]
 
 
 def test_naming_the_architecture_that_a_file_has_loads_no_network(tmp_path, counts):
