@@ -27,10 +27,11 @@ from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_ST
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
 from infer_resnet.class_names import find_class_names
 from infer_resnet.files import resolve_path
-from infer_resnet.images import IMAGE_SUFFIXES, ImageError, read_image
+from infer_resnet.images import IMAGE_SUFFIXES, read_image
 from infer_resnet.model import fetch_imagenet_weights
 from infer_resnet.network import NetworkSource, RuntimeOptions
 from infer_resnet.openvino_graph import build_graph, is_quantized, save_graph
+from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import Preprocessing
 from infer_resnet.runtimes import open_runtime
 from train_resnet.quantization import MAX_CALIBRATION_IMAGES, QuantizationError, quantize_graph

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from infer_resnet.preprocessing import Preprocessing
@@ -40,6 +39,8 @@ def overlay_heatmap(image: np.ndarray, activation: np.ndarray, preprocessing: Pr
     Returns:
         RGB, (height, width, 3) uint8: strong activation is warm and opaque, none leaves the picture as it is.
     """
+    import cv2  # Most answers have no heat map, and the first one of a process waits for every import.
+
     height, width = image.shape[:2]
     left, top, region_width, region_height = preprocessing.get_visible_region(height, width)
     rows = _interpolate_cells(height, top, region_height, activation.shape[0])  # (height, h)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_resnet.explain import class_activation_map
-from infer_resnet.images import ImageError, read_image
+from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class Predictor:
         return prediction
 
     def _prepare_file(self, path: Path, max_megapixels: float) -> Any:
+        from infer_resnet.images import read_image  # OpenCV and Pillow, which an array needs not
+
         try:
             return self._prepare(read_image(path, max_megapixels))
         except ImageError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infer_resnet.images import ImageError
+from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import Preprocessing
 from train_resnet.data import Sample
 from train_resnet.views import LoaderSettings

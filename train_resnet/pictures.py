@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_resnet.explain import class_activation_map, overlay_heatmap
-from infer_resnet.images import ImageError, read_image
+from infer_resnet.images import read_image
+from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import normalize
 from train_resnet.metrics import find_worst_mistakes
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from infer_resnet.images import ImageError, read_image
+from infer_resnet.images import read_image
+from infer_resnet.pixels import ImageError
 from train_resnet.data import Dataset, Sample, check_splits
 from train_resnet.workers import count_threads
 

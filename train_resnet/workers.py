@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from infer_resnet.images import ImageError
+from infer_resnet.pixels import ImageError
 from train_resnet.views import ViewMaker
 
 logger = logging.getLogger(__name__)

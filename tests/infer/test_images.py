@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from infer_resnet.images import IMAGE_SUFFIXES, ImageError, read_image, to_rgb
+from infer_resnet.images import IMAGE_SUFFIXES, read_image
+from infer_resnet.pixels import ImageError, to_rgb
 
 PATTERN = np.array(
     [[[0, 10, 255], [200, 100, 50]], [[1, 2, 3], [254, 253, 252]], [[9, 99, 199], [7, 77, 177]]], np.uint8
@@ -150,7 +151,7 @@ def test_any_array_is_converted_or_refused_and_never_changed(
 )
 def test_long_images_are_scaled_in_strips_as_in_one(image: np.ndarray, rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("infer_resnet.images._STRIP_VALUES", rows * 15)
+        patch.setattr("infer_resnet.pixels._STRIP_VALUES", rows * 15)
         in_strips = to_rgb(image)
     np.testing.assert_array_equal(in_strips, to_rgb(image))
 

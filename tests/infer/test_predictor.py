@@ -11,7 +11,7 @@ from torchvision import models
 
 from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
 from infer_resnet.explain import class_activation_map
-from infer_resnet.images import ImageError
+from infer_resnet.pixels import ImageError
 from infer_resnet.predictor import UNKNOWN, AnswerOptions, Predictor, softmax
 from infer_resnet.preprocessing import Preprocessing
 from infer_resnet.runtimes import NetworkSource, RuntimeOptions, open_runtime
