@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from infer_resnet.architectures import (
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
 from infer_resnet.class_names import CLASSES_NAME, find_class_names
 from infer_resnet.files import get_ikomia_root, resolve_path
+from infer_resnet.garbage import pause_garbage_collection
 from infer_resnet.network import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions
 from infer_resnet.parameters import InferParameters
 from infer_resnet.predictor import Predictor
@@ -95,27 +94,9 @@ class Loader:
             self._kept.pop(part, None)
             if part == "runtime":
                 self._kept.pop("predictor", None)  # It holds the old network.
-            with _pause_garbage_collection():
+            with pause_garbage_collection():
                 self._kept[part] = (key, make())
         return self._kept[part][1]
-
-
-@contextmanager
-def _pause_garbage_collection() -> Iterator[None]:
-    """Do not search what is being made for garbage, which takes a fifth of the time of importing torch.
-
-    Of any number of threads that load at once, the one that found the collector on turns it on again.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        # Together they count all objects as old, which are searched seldom; else all would be searched at once now.
-        gc.freeze()
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()
 
 
 def summarize(model: Model, predictor: Predictor) -> str:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
-from ikomia.dnn.dnntrain import TrainProcess
 
 from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
 from infer_resnet.files import resolve_path
+from infer_resnet.garbage import pause_garbage_collection
 from infer_resnet.plugin_info import fill_shared_info
 from infer_resnet.schema import ParameterError
 from train_resnet.parameters import TrainParameters
+
+with pause_garbage_collection():
+    from ikomia.dnn.dnntrain import TrainProcess  # It imports mlflow.
 
 if TYPE_CHECKING:
     from train_resnet.outcome import TrainingResult
@@ -97,8 +100,9 @@ class TrainResnet(SetParametersMixin, TrainProcess):
     def run(self) -> None:
         """Train (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
-        from train_resnet.progress import Hooks, TrainingStopped
-        from train_resnet.training import train
+        with pause_garbage_collection():
+            from train_resnet.progress import Hooks, TrainingStopped
+            from train_resnet.training import train
 
         self.begin_task_run()
         self._checkpoint = ""
