@@ -143,7 +143,7 @@ class TrainParameters(Parameters):
         step=1,
     )
     cached_views: int = parameter(
-        2,
+        1,
         "Cached views",
         "Augmented views of each image whose features are kept, where only the head is trained.",
         group="Optimisation",
