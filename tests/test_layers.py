@@ -42,9 +42,20 @@ LOADED_WITH_PLUGIN = (
 
 #: What train_resnet may use of infer_resnet.
 SHARED = {
-    *("schema", "adapter", "forms", "files", "images", "architectures", "model", "checkpoint", "preprocessing"),
+    *(
+        "schema",
+        "adapter",
+        "forms",
+        "files",
+        "images",
+        "pixels",
+        "architectures",
+        "model",
+        "checkpoint",
+        "preprocessing",
+    ),
     *("network", "runtimes", "torch_runtime", "openvino_runtime", "openvino_graph", "cache", "explain", "drawing"),
-    *("openmp", "plugin_info"),
+    *("openmp", "garbage", "plugin_info"),
 }
 
 #: Modules with no more than these imports from the two plugins.
