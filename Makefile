@@ -52,7 +52,7 @@ bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (on a qui
 	$(PY) scripts/link_plugins.py --home build/home
 	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
 
-soak: $(VENV)/.requirements-dev isolated ## Try every claim of docs/RELIABILITY.md again (half an hour; ARGS=kills for one)
+soak: $(VENV)/.requirements-dev isolated ## Try every claim of docs/RELIABILITY.md again (45 minutes; ARGS=kills for one)
 	$(PY) scripts/link_plugins.py --home build/home
 	$(ISOLATED) $(PY) -m soak $(ARGS)
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from infer_resnet.predictor import ClassScore, Prediction
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
 
@@ -100,6 +103,8 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Seque
     Returns:
         RGB, (height, width, 3) uint8.
     """
+    from PIL import Image, ImageDraw
+
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture, "RGBA")
@@ -131,6 +136,7 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: TextLine) -> None:
 def _load_font(size: int) -> ImageFont.FreeTypeFont:
     """Load matplotlib's own copy of DejaVu Sans: it is there on every system, with most of the world's letters."""
     import matplotlib
+    from PIL import ImageFont
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 

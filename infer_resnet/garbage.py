@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +14,15 @@ def pause_garbage_collection() -> Iterator[None]:
 
     Of any number of threads that are in here at once, the one that found the collector on turns it on again.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, num_modules = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        # Together they count all objects as old, which are searched seldom; else all would be searched at once now.
-        gc.freeze()
-        gc.unfreeze()
+        if len(sys.modules) > num_modules:
+            # Together they count all objects as old, which are searched seldom; else all would be searched at once now.
+            # Only after imports, which come to an end: done again and again, it would keep all garbage from the search.
+            gc.freeze()
+            gc.unfreeze()
         if was_enabled:
             gc.enable()

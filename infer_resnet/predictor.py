@@ -210,7 +210,7 @@ class Predictor:
         return prediction
 
     def _prepare_file(self, path: Path, max_megapixels: float) -> Any:
-        from infer_resnet.images import read_image  # OpenCV and Pillow, which an array needs not
+        from infer_resnet.images import read_image  # It imports OpenCV and Pillow.
 
         try:
             return self._prepare(read_image(path, max_megapixels))

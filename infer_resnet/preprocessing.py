@@ -60,7 +60,8 @@ class Preprocessing:
             is_exact: Resample in float32; otherwise in uint8, which is quicker and at most one grey level off.
 
         Returns:
-            The network's input before normalization, (3, input_size, input_size) uint8.
+            The network's input before normalization, (3, input_size, input_size) uint8; it may share the image's
+            memory.
 
         Raises:
             ValueError: The image has another shape or dtype.
