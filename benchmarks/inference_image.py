@@ -2,7 +2,8 @@
 
 Milliseconds an image, median and in brackets the 10th and 90th percentile. All sides take turns in one process. "Bare"
 is the network alone in the same runtime, the limit of what a plugin can reach; "own" is what the engine, preparing the
-image and the outputs take on top of it. The eager task is described in inference_runs.py.
+image and the outputs take on top of it, and "engine" what of that an empty task takes, too. The eager task is described
+in inference_runs.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ def main() -> None:
     """Measure, print and write the table."""
     arguments = parse_arguments(__doc__)
     inference_runs.prepare_engine()
-    columns = ("network", "precision", "eager", "ours", "ratio", "at most", "eager, bare", "ours, bare", "own", "n")
+    columns = (
+        "network",
+        "precision",
+        "eager",
+        "ours",
+        "ratio",
+        "at most",
+        "eager, bare",
+        "ours, bare",
+        "own",
+        "engine",
+        "n",
+    )
     table = Table("inference_image", __doc__, columns)
     for model_name in TARGETS:
         measure(table, model_name, arguments.repeats or (2 if arguments.quick else 20))
@@ -44,14 +57,16 @@ def measure(table: Table, model_name: str, rounds: int) -> None:
         parameters = inference_runs.choose_parameters(model_name, precision)
         sides[precision] = inference_runs.make_our_run(parameters, image)
         sides[f"bare {precision}"] = inference_runs.make_our_bare_network(parameters)
+        sides[f"empty {precision}"] = inference_runs.make_empty_run(parameters, image)
     times = inference_runs.take_turns(sides, rounds)
     texts = {name: inference_runs.describe_percentiles(values) for name, values in times.items()}
     for precision, target in TARGETS[model_name].items():
         ours, bare = median(times[precision]), median(times[f"bare {precision}"])
         ratio, own = ours / median(times["eager"]), ours - bare
+        engine = median(times[f"empty {precision}"]) - bare
         cells = (texts["eager"], texts[precision], f"{ratio:.2f}", f"{target:.2f}", texts["bare eager"])
         counted = str(len(times[precision]))
-        table.add(model_name, precision, *cells, texts[f"bare {precision}"], f"{own:.1f}", counted)
+        table.add(model_name, precision, *cells, texts[f"bare {precision}"], f"{own:.1f}", f"{engine:.1f}", counted)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,32 @@ def make_our_bare_network(parameters: Mapping[str, object]) -> Callable[[], Any]
     return lambda: predictor.runtime.run(images)
 
 
+def make_empty_run(parameters: Mapping[str, object], image: np.ndarray) -> Callable[[], Any]:
+    """Return a run of a workflow whose task takes the image and runs our network on another, without any answer."""
+    from ikomia import core, dataprocess
+
+    run_network = make_our_bare_network(parameters)
+
+    class EmptyTask(dataprocess.CClassificationTask):
+        def __init__(self) -> None:
+            dataprocess.CClassificationTask.__init__(self, "empty")
+            self.set_param_object(core.CWorkflowTaskParam())
+
+        def get_progress_steps(self) -> int:
+            return 1
+
+        def run(self) -> None:
+            self.begin_task_run()
+            self.get_input(0).get_image()
+            run_network()
+            self.emit_step_progress()
+            self.end_task_run()
+
+    workflow = _make_workflow(())
+    workflow.add_task(task=EmptyTask(), auto_connect=True)
+    return lambda: workflow.run_on(array=image)
+
+
 def load_predictor(parameters: Mapping[str, object]) -> Any:
     """Return the predictor that infer_resnet makes from its parameters."""
     from infer_resnet.loader import Loader

@@ -137,8 +137,10 @@ def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
     if not values.model_weight_file:
         return ()
     path = resolve_path(values.model_weight_file)
-    parts = (path, path / BEST_CHECKPOINT, path.parent / f"{path.stem}.bin")  # a file, a run folder, an OpenVINO model
-    return path, *(_get_stamp(part) for part in parts)
+    # A file, a run folder, or an OpenVINO model. Each look at the disk takes a hundredth of a quick network's run.
+    if path.suffix.lower() == ".xml":
+        return path, _get_stamp(path), _get_stamp(path.with_suffix(".bin"))
+    return path, _get_stamp(path), _get_stamp(path / BEST_CHECKPOINT) if path.is_dir() else None
 
 
 def _get_class_stamps(model: Model, values: InferParameters) -> tuple[Any, ...]:

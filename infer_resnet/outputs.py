@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,13 @@ def _add_box(graphics: Any, prediction: Prediction, color: Color, line_width: in
 
 
 def _add_text(graphics: Any, line: TextLine) -> None:
+    graphics.add_text(line.text, line.left, line.baseline, _make_text_style(line.font_size, line.is_bold))
+
+
+@lru_cache(maxsize=64)
+def _make_text_style(font_size: int, is_bold: bool) -> core.GraphicsTextProperty:
     style = core.GraphicsTextProperty()
-    style.font_size = line.font_size
+    style.font_size = font_size
     style.color = list(TEXT_COLOR)
-    style.bold = line.is_bold
-    graphics.add_text(line.text, line.left, line.baseline, style)
+    style.bold = is_bold
+    return style
