@@ -25,20 +25,8 @@ def main() -> None:
     """Measure, print and write the table."""
     arguments = parse_arguments(__doc__)
     inference_runs.prepare_engine()
-    columns = (
-        "network",
-        "precision",
-        "eager",
-        "ours",
-        "ratio",
-        "at most",
-        "eager, bare",
-        "ours, bare",
-        "own",
-        "engine",
-        "n",
-    )
-    table = Table("inference_image", __doc__, columns)
+    columns = ("network", "precision", "eager", "ours", "ratio", "at most", "eager, bare", "ours, bare")
+    table = Table("inference_image", __doc__, (*columns, "own", "engine", "n"))
     for model_name in TARGETS:
         measure(table, model_name, arguments.repeats or (2 if arguments.quick else 20))
     table.notes.append("Seeded weights, two threads on both sides: PyTorch's and OpenVINO's own choice.")
@@ -56,8 +44,8 @@ def measure(table: Table, model_name: str, rounds: int) -> None:
     for precision in TARGETS[model_name]:
         parameters = inference_runs.choose_parameters(model_name, precision)
         sides[precision] = inference_runs.make_our_run(parameters, image)
-        sides[f"bare {precision}"] = inference_runs.make_our_bare_network(parameters)
-        sides[f"empty {precision}"] = inference_runs.make_empty_run(parameters, image)
+        run_network = sides[f"bare {precision}"] = inference_runs.make_our_bare_network(parameters)
+        sides[f"empty {precision}"] = inference_runs.make_empty_run(run_network, image)
     times = inference_runs.take_turns(sides, rounds)
     texts = {name: inference_runs.describe_percentiles(values) for name, values in times.items()}
     for precision, target in TARGETS[model_name].items():

@@ -182,11 +182,9 @@ def make_our_bare_network(parameters: Mapping[str, object]) -> Callable[[], Any]
     return lambda: predictor.runtime.run(images)
 
 
-def make_empty_run(parameters: Mapping[str, object], image: np.ndarray) -> Callable[[], Any]:
-    """Return a run of a workflow whose task takes the image and runs our network on another, without any answer."""
+def make_empty_run(run_network: Callable[[], Any], image: np.ndarray) -> Callable[[], Any]:
+    """Return a run of a workflow whose task takes the image and runs a bare network, without any answer."""
     from ikomia import core, dataprocess
-
-    run_network = make_our_bare_network(parameters)
 
     class EmptyTask(dataprocess.CClassificationTask):
         def __init__(self) -> None:

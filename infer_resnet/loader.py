@@ -137,10 +137,12 @@ def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
     if not values.model_weight_file:
         return ()
     path = resolve_path(values.model_weight_file)
-    # A file, a run folder, or an OpenVINO model. Each look at the disk takes a hundredth of a quick network's run.
+    # No look at the disk that is not needed: after the network's run each takes a hundredth of a quick network's time.
+    if path.is_dir():
+        return path, _get_stamp(path / BEST_CHECKPOINT)
     if path.suffix.lower() == ".xml":
         return path, _get_stamp(path), _get_stamp(path.with_suffix(".bin"))
-    return path, _get_stamp(path), _get_stamp(path / BEST_CHECKPOINT) if path.is_dir() else None
+    return path, _get_stamp(path)
 
 
 def _get_class_stamps(model: Model, values: InferParameters) -> tuple[Any, ...]:

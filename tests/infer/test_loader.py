@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
-from infer_resnet.checkpoint import ModelMetadata, WeightsError, write_checkpoint
+from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, write_checkpoint
 from infer_resnet.loader import Loader, describe
 from infer_resnet.model import initialize_model
+from infer_resnet.openvino_graph import build_graph, save_graph
 from infer_resnet.parameters import InferParameters
 from infer_resnet.preprocessing import Preprocessing
 from infer_resnet.runtimes import RuntimeOptionError
@@ -161,6 +163,32 @@ def test_a_file_that_was_replaced_is_seen(weights_folder, tmp_path, photographs,
         loader.load(values)
     shutil.copy(weights_folder / "model.pth", path)
     np.testing.assert_allclose(predict(loader, values, photographs), before, atol=1e-6)
+
+
+def test_a_checkpoint_that_was_replaced_in_its_run_folder_is_seen(tmp_path, photographs):
+    metadata = ModelMetadata(
+        "resnet18", ("cat", "dog", "fish"), Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    )
+    loader, values = Loader(), make_values(model_weight_file=tmp_path)
+    answers = []
+    for seed in (0, 9):
+        write_checkpoint(tmp_path / BEST_CHECKPOINT, initialize_model("resnet18", 3, seed).state_dict(), metadata)
+        answers.append(predict(loader, values, photographs))
+    assert not np.allclose(*answers)
+
+
+def test_weights_of_a_graph_that_were_replaced_beside_it_are_seen(make_network, tmp_path, photographs):
+    preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    metadata = ModelMetadata("resnet18", tuple(map(str, range(1000))), preprocessing)
+    source = make_network("resnet18").source
+    state_dict = source.read_state_dict()
+    other = {**state_dict, "fc.bias": state_dict["fc.bias"] + torch.linspace(0, 9, 1000)}
+    save_graph(build_graph(source), tmp_path / "model.xml", metadata)
+    save_graph(build_graph(replace(source, read_state_dict=lambda: other)), tmp_path / "other.xml", metadata)
+    loader, values = Loader(), make_values(model_weight_file=tmp_path / "model.xml", runtime="openvino")
+    before = predict(loader, values, photographs)
+    (tmp_path / "other.bin").replace(tmp_path / "model.bin")
+    assert not np.allclose(before, predict(loader, values, photographs))
 
 
 def test_two_loaders_share_nothing(weights_folder, photographs):
