@@ -5,6 +5,7 @@ Figures are those of torchvision's `ResNet*_Weights`; a test compares every one 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,32 @@ class Architecture:
         """Length of the pooled feature vector: 512 or 2048."""
         return 512 if self.block == "basic" else 2048
 
+    def list_shapes(self, num_classes: int, small_input_stem: bool = False) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of all weights and batch statistics, as in torchvision's state dict.
+
+        Batch normalization's counters of batches, which have no part in any answer, are left out.
+        """
+        expansion = self.feature_size // 512
+        shapes = dict(_list_conv("conv1", "bn1", (64, 3), 3 if small_input_stem else 7))
+        num_inputs = 64
+        for stage, depth in enumerate(self.depths, start=1):
+            width = 32 << stage
+            for index in range(depth):
+                block = f"layer{stage}.{index}"
+                for number, (channels, size) in enumerate(self._list_convs(num_inputs, width), start=1):
+                    shapes |= _list_conv(f"{block}.conv{number}", f"{block}.bn{number}", channels, size)
+                if index == 0 and (stage > 1 or expansion > 1):  # the shortcut changes size or number of channels
+                    channels = (width * expansion, num_inputs)
+                    shapes |= _list_conv(f"{block}.downsample.0", f"{block}.downsample.1", channels, 1)
+                num_inputs = width * expansion
+        return {**shapes, "fc.weight": (num_classes, self.feature_size), "fc.bias": (num_classes,)}
+
+    def _list_convs(self, num_inputs: int, width: int) -> tuple[tuple[tuple[int, int], int], ...]:
+        """Return outputs, inputs and kernel size of each convolution of a block."""
+        if self.block == "basic":
+            return ((width, num_inputs), 3), ((width, width), 3)
+        return ((width, num_inputs), 1), ((width, width), 3), ((4 * width, width), 1)
+
     def get_weights(self, name: str = "DEFAULT") -> PublishedWeights:
         """Return the published weights of that name; DEFAULT is the newest.
 
@@ -70,6 +97,13 @@ class Architecture:
                 return weights
         names = ", ".join(weights.name for weights in self.weights)
         raise ValueError(f"'pretrained_weights' {name} do not exist for {self.name}; it has {names}")
+
+
+def _list_conv(conv: str, norm: str, channels: tuple[int, int], size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of a convolution's weights, and of those of the batch normalization behind it."""
+    yield f"{conv}.weight", (*channels, size, size)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        yield f"{norm}.{part}", channels[:1]
 
 
 def _publish(model: str, **digests: str) -> tuple[PublishedWeights, ...]:

@@ -38,9 +38,14 @@ def build_model(model_name: str, num_classes: int, small_input_stem: bool = Fals
 def load_model(model_name: str, state_dict: Mapping[str, torch.Tensor], small_input_stem: bool = False) -> nn.Module:
     """Build a network around the tensors of a state dict, without copying them; in evaluation mode."""
     model = build_model(model_name, state_dict["fc.weight"].shape[0], small_input_stem)
-    counters = {name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name.endswith("_tracked")}
-    model.load_state_dict({**counters, **state_dict}, assign=True)
+    model.load_state_dict(add_counters(state_dict), assign=True)
     return model.eval()
+
+
+def add_counters(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict with batch normalization's counters of batches; those that are missing are zero."""
+    norms = [name.removesuffix("running_mean") for name in state_dict if name.endswith("running_mean")]
+    return {**{f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.long) for norm in norms}, **state_dict}
 
 
 def initialize_model(model_name: str, num_classes: int, seed: int, small_input_stem: bool = False) -> nn.Module:
@@ -55,11 +60,12 @@ def initialize_model(model_name: str, num_classes: int, seed: int, small_input_s
     return model
 
 
-def replace_head(model: nn.Module, num_classes: int, seed: int) -> None:
-    """Give the network a new last layer with `num_classes` outputs, initialized from the seed."""
+def initialize_head(feature_size: int, num_classes: int, seed: int) -> dict[str, torch.Tensor]:
+    """Return a new last layer, initialized from the seed: `fc.weight` (num_classes, feature_size) and `fc.bias`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.fc = nn.Linear(model.fc.in_features, num_classes)  # type: ignore[union-attr, arg-type]
+        head = nn.Linear(feature_size, num_classes)
+    return {f"fc.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
 def freeze_backbone(model: nn.Module) -> None:

@@ -59,14 +59,8 @@ def check_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.
     Raises:
         WeightsError: A tensor is missing, superfluous, or of another shape or type.
     """
-    from infer_resnet.model import build_model
-
     model_name, num_classes, small_input_stem = identify_architecture(state_dict)
-    expected = {
-        name: tuple(tensor.shape)
-        for name, tensor in build_model(model_name, num_classes, small_input_stem).state_dict().items()
-        if not name.endswith(_COUNTERS)
-    }
+    expected = ARCHITECTURES[model_name].list_shapes(num_classes, small_input_stem)
     for name, shape in expected.items():
         if name not in state_dict:
             raise WeightsError(f"lacks {name} of {model_name}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from infer_resnet.checkpoint import ModelMetadata
-from train_resnet.export import ExportedFile, export_int8, export_onnx, export_openvino, export_pth
+from train_resnet.export import CHECKED_IF_SAME, ExportedFile, export_int8, export_onnx, export_openvino, export_pth
 from train_resnet.run import Run
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
     written = []
     if wanted:
         # The images stand class after class: take some of every class.
-        indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, _BATCH_SIZE).astype(int))
+        count = CHECKED_IF_SAME if wanted == [export_pth] else _BATCH_SIZE
+        indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, count).astype(int))
         images = next(val.plain(_BATCH_SIZE, indices.tolist())).images
         for export in wanted:
             run.hooks.check()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
+from infer_resnet.model import load_model
 from infer_resnet.preprocessing import normalize
 from infer_resnet.schema import ParameterError
 from train_resnet.augmentation import mix_batch
@@ -29,10 +30,9 @@ class NetworkLearner:
     def __init__(self, start: Start, splits: ImageSplits, parameters: TrainParameters, numerics: Numerics) -> None:
         _check_batch_norm(parameters)
         # The starting weights may be mapped from the user's file: train on a copy.
-        weights = {name: tensor.clone() for name, tensor in start.model.state_dict().items()}
-        start.model.load_state_dict(weights, assign=True)
-        start.model.requires_grad_(True)
-        self.module = start.model.to(numerics.device, memory_format=_choose_weights_layout(numerics.device))  # type: ignore[call-overload]
+        weights = {name: tensor.clone() for name, tensor in start.state_dict.items()}
+        model = load_model(parameters.model_name, weights, parameters.small_input_stem).requires_grad_(True)
+        self.module = model.to(numerics.device, memory_format=_choose_weights_layout(numerics.device))  # type: ignore[call-overload]
         self.numerics = f"torch {numerics.device} {numerics.precision}"
         self._numerics = numerics
         self._splits = splits

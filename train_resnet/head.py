@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from infer_resnet.model import add_counters
 from infer_resnet.network import NetworkSource, RuntimeOptions
 from infer_resnet.runtimes import open_runtime
 from train_resnet.features import BATCH_SIZE, FeatureStore, compute_features
 from train_resnet.initialization import Start
 from train_resnet.learners import ImageSplits, Predictions, shuffle, watch
 from train_resnet.parameters import TrainParameters
+from train_resnet.preloading import start_preloading
 from train_resnet.progress import Hooks, ProgressBar
 
 logger = logging.getLogger(__name__)
@@ -43,30 +45,32 @@ class HeadLearner:
             None,
         )
         self.numerics = f"{self._runtime.name} {self._runtime.device} {self._runtime.precision}"
-        head = start.model.fc
-        assert isinstance(head, nn.Linear)
-        self.module = nn.Linear(head.in_features, head.out_features, device="meta")
-        self.module.load_state_dict({name: value.clone() for name, value in head.state_dict().items()}, assign=True)
-        augmented = range(parameters.cached_views if parameters.augmentation != "none" else 0)
-        self._views: dict[str, tuple[int | None, ...]] = {"train": (None, *augmented), "val": (None,), "test": (None,)}
+        num_classes, feature_size = start.state_dict["fc.weight"].shape
+        self.module = nn.Linear(feature_size, num_classes, device="meta")
+        weights = {name: start.state_dict[f"fc.{name}"].clone() for name in ("weight", "bias")}
+        self.module.load_state_dict(weights, assign=True)
+        self._views: dict[str, tuple[int | None, ...]] = {"train": splits.views, "val": (None,), "test": (None,)}
         self._stores: dict[str, FeatureStore] = {}
         self._readable: dict[str, np.ndarray] = {}
 
     def prepare(self, folder: Path, hooks: Hooks) -> None:
-        """Compute the features of the training and validation images; beyond a bound they lie in `folder`."""
-        if self._parameters.augmentation == "strong":
+        """Compute the features of all images; beyond a bound they lie in `folder`."""
+        if self._parameters.augmentation != "none" and len(self._views["train"]) == 1:
+            logger.info("train_resnet: the head is trained on plain views; 'augmentation' needs 'cached_views' above 0")
+        elif self._parameters.augmentation == "strong":
             logger.info("train_resnet: mixup and cutmix mix images, not features; they are left out")
         self._folder = folder
-        with closing(
-            ProgressBar("features", sum(map(self._count_feature_batches, ("train", "val"))), unit="batch")
-        ) as bar:
+        start_preloading()
+        splits = [split for split, labels in self._labels.items() if len(labels)]
+        with closing(ProgressBar("features", sum(map(self._count_feature_batches, splits)), unit="batch")) as bar:
 
             def tick() -> None:
                 hooks.check()
                 bar.update()
 
-            self._compute("train", tick)
-            self._compute("val", tick)
+            for split in splits:
+                self._compute(split, tick)
+        self._splits.forget()
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""
@@ -88,8 +92,8 @@ class HeadLearner:
         return logits
 
     def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
-        """Evaluate the head as it is now on `val` or `test`; `tick` is called before each batch."""
-        self._compute(split, tick)
+        """Evaluate the head as it is now on `val` or `test`; `tick` is called before."""
+        tick()
         indices = self._readable[split]
         logits = np.empty((len(indices), self.module.out_features), np.float32)
         with torch.inference_mode():
@@ -106,7 +110,7 @@ class HeadLearner:
     def get_state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights of the whole network: the backbone's as they were, and the head's."""
         head = {f"fc.{name}": value.detach().clone() for name, value in self.module.state_dict().items()}
-        return {**self._start.model.state_dict(), **head}
+        return {**add_counters(self._start.state_dict), **head}
 
     def close(self) -> None:
         """Give the features and the image readers back."""
@@ -115,9 +119,7 @@ class HeadLearner:
         self._splits.close()
 
     def _compute(self, split: str, tick: Callable[[], None]) -> None:
-        """Compute the features of a split, all views of its images, unless they are there."""
-        if split in self._stores:
-            return
+        """Compute the features of a split, all views of its images."""
         views = self._views[split]
         store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, self._folder)
         self._stores[split] = store
@@ -143,6 +145,6 @@ def _describe_network(start: Start, parameters: TrainParameters, num_classes: in
         std=start.preprocessing.std,
         content_hash=start.content_hash,
         input_size=parameters.input_size,
-        read_state_dict=lambda: dict(start.model.state_dict()),
+        read_state_dict=lambda: start.state_dict,
         graph_path=None,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
 
 from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
 from infer_resnet.checkpoint import WeightsError, WeightsFile, open_weights
 from infer_resnet.files import resolve_path
-from infer_resnet.model import fetch_imagenet_weights, initialize_model, load_model, replace_head
+from infer_resnet.model import fetch_imagenet_weights, initialize_head, initialize_model
 from infer_resnet.preprocessing import Preprocessing
 from train_resnet.parameters import TrainParameters
 
@@ -23,18 +23,18 @@ class Start:
     """The network before its first step.
 
     Attributes:
-        model: With one output a class; its weights may be mapped from a file and are not to be written to.
+        state_dict: With one output a class, float32 on the CPU; may be mapped from a file and is not to be written to.
         preprocessing: How an image becomes its input.
         content_hash: SHA-256 of the file that the weights come from; empty for random ones.
     """
 
-    model: nn.Module
+    state_dict: Mapping[str, torch.Tensor]
     preprocessing: Preprocessing
     content_hash: str
 
 
 def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
-    """Build the network from a weights file, from ImageNet's weights or from the seed.
+    """Take the weights from a file, from ImageNet's or from the seed.
 
     The head stays only where the file names the same classes in the same order.
 
@@ -46,7 +46,7 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
         model = initialize_model(
             parameters.model_name, len(classes), parameters.seed, small_input_stem=parameters.small_input_stem
         )
-        return Start(model, preprocessing, "")
+        return Start(model.state_dict(), preprocessing, "")
     if parameters.model_weight_file:
         weights = open_weights(resolve_path(parameters.model_weight_file))
         _check_architecture(weights, parameters)
@@ -55,11 +55,11 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
     if weights.metadata is not None:
         kept = weights.metadata.preprocessing.at_size(parameters.input_size)
         preprocessing = replace(kept, resize_mode=parameters.resize_mode)
-    model = load_model(parameters.model_name, weights.read_state_dict(), parameters.small_input_stem)
+    state_dict = weights.read_state_dict()
     if weights.metadata is None or tuple(weights.metadata.classes) != tuple(classes):
-        replace_head(model, len(classes), parameters.seed)
+        state_dict |= initialize_head(state_dict["fc.weight"].shape[1], len(classes), parameters.seed)
         logger.info("train_resnet: new head for %d classes", len(classes))
-    return Start(model, preprocessing, weights.content_hash)
+    return Start(state_dict, preprocessing, weights.content_hash)
 
 
 def _get_preprocessing(parameters: TrainParameters) -> Preprocessing:

@@ -16,7 +16,7 @@ from train_resnet.data import Dataset
 from train_resnet.loading import ImageLoader, LoaderSettings
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks
-from train_resnet.views import IMAGE_BOUND_MB
+from train_resnet.views import ImageMemory, ViewMaker
 
 Item = TypeVar("Item")
 
@@ -75,26 +75,47 @@ class Learner(Protocol):
 
 
 class ImageSplits:
-    """The readers of the splits, opened when they are first needed."""
+    """The readers of the splits, opened when they are first needed.
+
+    Attributes:
+        dataset: The images; set anew once those that cannot be read are known.
+        views: Whose augmentation the views of a training image have that are made first; None for the plain view.
+    """
 
     def __init__(self, dataset: Dataset, preprocessing: Preprocessing, parameters: TrainParameters) -> None:
         self.dataset = dataset
+        self.views: tuple[int | None, ...] = (0,)
+        if parameters.feature_extract:
+            num_augmented = parameters.cached_views if parameters.augmentation != "none" else 0
+            self.views = (None, *range(num_augmented))
         self._preprocessing = preprocessing
         self._settings = LoaderSettings(
             augmentation=parameters.augmentation,
             seed=parameters.seed,
             num_workers=parameters.num_workers,
             max_megapixels=parameters.max_image_megapixels,
-            # With a frozen backbone, each file is read once and its features are kept instead.
-            memory_bound_mb=0 if parameters.feature_extract else IMAGE_BOUND_MB,
         )
+        # Reading processes keep images of their own.
+        self._memory = ImageMemory(0 if parameters.num_workers else self._settings.memory_bound_mb)
+        self._keeper = ViewMaker((), preprocessing, self._settings, self._memory)
         self._loaders: dict[str, ImageLoader] = {}
 
     def open(self, split: str) -> ImageLoader:
         """Return the reader of `train`, `val` or `test`."""
         if split not in self._loaders:
-            self._loaders[split] = ImageLoader(getattr(self.dataset, split), self._preprocessing, self._settings)
+            self._loaders[split] = ImageLoader(
+                getattr(self.dataset, split), self._preprocessing, self._settings, self._memory
+            )
         return self._loaders[split]
+
+    def keep(self, split: str, path: Path, image: np.ndarray) -> None:
+        """Keep what training needs of an image, (H, W, 3) uint8, that was read to be checked; from any thread."""
+        if not self._settings.num_workers:
+            self._keeper.keep(path.absolute(), image, self.views if split == "train" else (None,))
+
+    def forget(self) -> None:
+        """Forget the images kept, and keep none any more: what was made of them is kept instead."""
+        self._memory.close()
 
     def get_skipped(self) -> list[tuple[Path, str]]:
         """Return the images that became unreadable since they were checked, with the reason."""
@@ -104,6 +125,7 @@ class ImageSplits:
         """Close all readers."""
         while self._loaders:
             self._loaders.popitem()[1].close()
+        self.forget()
 
 
 def shuffle(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:

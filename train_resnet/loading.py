@@ -19,7 +19,7 @@ import torch
 from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import Preprocessing
 from train_resnet.data import Sample
-from train_resnet.views import LoaderSettings
+from train_resnet.views import ImageMemory, LoaderSettings
 from train_resnet.workers import ProcessTeam, ThreadTeam, open_team
 
 __all__ = ["Batch", "ImageLoader", "LoaderSettings"]
@@ -49,17 +49,25 @@ class ImageLoader:
         samples: The files and their labels.
         preprocessing: What plain views go through.
         settings: How files are read, augmented and kept.
+        memory: What is kept of the files, where threads of this process read them; None for a memory of its own.
 
     Attributes:
         skipped: Path of and reason for each image that could not be read; it is left out of all batches.
     """
 
-    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing, settings: LoaderSettings) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        settings: LoaderSettings,
+        memory: ImageMemory | None = None,
+    ) -> None:
         self.skipped: list[tuple[Path, str]] = []
         self._samples = samples
         self._labels = np.array([sample.label for sample in samples], np.int64)
         self._preprocessing = preprocessing
         self._settings = settings
+        self._memory = memory
         self._skipped_indices: set[int] = set()
         self._team: ThreadTeam | ProcessTeam | None = None
 
@@ -141,4 +149,4 @@ class ImageLoader:
         share = self._settings.memory_bound_mb // max(1, self._settings.num_workers)
         settings = replace(self._settings, memory_bound_mb=share)
         paths = [sample.path.absolute() for sample in self._samples]
-        return open_team(settings.num_workers, (paths, self._preprocessing, settings))
+        return open_team(settings.num_workers, (paths, self._preprocessing, settings), self._memory)

@@ -143,9 +143,9 @@ class TrainParameters(Parameters):
         step=1,
     )
     cached_views: int = parameter(
-        1,
+        0,
         "Cached views",
-        "Augmented views of each image whose features are kept, where only the head is trained.",
+        "Augmented views of each image beside the plain one, where only the head is trained; each takes as long as it.",
         group="Optimisation",
         is_advanced=True,
         ge=0,

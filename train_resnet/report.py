@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,16 @@ from train_resnet.page_text import (
     is_small,
     to_address,
 )
-from train_resnet.plots import DARK, LIGHT, draw_confusion_matrix, draw_reliability, draw_training_curves, to_png
+from train_resnet.plots import (
+    DARK,
+    LIGHT,
+    Theme,
+    draw_confusion_matrix,
+    draw_reliability,
+    draw_training_curves,
+    encode_png,
+    to_array,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +58,6 @@ _MAX_CONFUSIONS = 15
 #: Beyond this many classes the confusion matrix can be switched to its full size.
 _ZOOM_CLASSES = 40
 
-_THEMES = (LIGHT, DARK)
 _FINDING_TITLES = {
     "unreadable": "Unreadable images, left out",
     "leaks": "Same picture in training and in validation or test: the figures are too good",
@@ -123,12 +132,14 @@ def write_report(folder: Path, data: ReportData) -> Path:
     Returns:
         Path of the page.
     """
-    charts = _draw_charts(data)
+    with ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:  # one picture, while the next is drawn
+        mistakes = encoder.submit(encode_png, to_array(draw_mistakes(data.mistakes)), None) if data.mistakes else None
+        charts = _draw_charts(data, encoder)
     page = _render(data, charts)
     _write_bytes(folder / CURVES_NAME, charts["curves"].light)
     _write_bytes(folder / CONFUSION_NAME, charts["confusion"].light)
-    if data.mistakes:
-        _write_bytes(folder / MISTAKES_NAME, to_png(draw_mistakes(data.mistakes), num_colors=None))
+    if mistakes is not None:
+        _write_bytes(folder / MISTAKES_NAME, mistakes.result())
     else:
         (folder / MISTAKES_NAME).unlink(missing_ok=True)
     write_text(folder / REPORT_NAME, page)
@@ -193,18 +204,23 @@ def _collect(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _draw_charts(data: ReportData) -> dict[str, _Chart]:
+def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
     matrix = data.metrics["confusion_matrix"]
-    return {
-        "curves": _make_chart(*(draw_training_curves(data.history, data.best_epoch, theme) for theme in _THEMES)),
-        "confusion": _make_chart(*(draw_confusion_matrix(matrix, data.classes, theme) for theme in _THEMES)),
-        "reliability": _make_chart(*(draw_reliability(data.metrics["calibration"], theme) for theme in _THEMES)),
+    drawings: dict[str, Callable[[Theme], Figure]] = {
+        "curves": lambda theme: draw_training_curves(data.history, data.best_epoch, theme),
+        "confusion": lambda theme: draw_confusion_matrix(matrix, data.classes, theme),
+        "reliability": lambda theme: draw_reliability(data.metrics["calibration"], theme),
     }
-
-
-def _make_chart(light: Figure, dark: Figure) -> _Chart:
-    width, height = light.get_size_inches() * 96
-    return _Chart(to_png(light), to_png(dark), round(width), round(height))
+    charts = {}
+    for name, draw in drawings.items():
+        light, dark = draw(LIGHT), draw(DARK)
+        width, height = (round(96 * inches) for inches in light.get_size_inches())
+        pictures = [encoder.submit(encode_png, to_array(figure)) for figure in (light, dark)]
+        charts[name] = pictures, width, height
+    return {
+        name: _Chart(light.result(), dark.result(), width, height)
+        for name, ((light, dark), width, height) in charts.items()
+    }
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:

@@ -69,7 +69,6 @@ class Run:
     data_report: DataReport
     start: Start
     learner: Learner
-    optimizer: torch.optim.Optimizer
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
@@ -97,6 +96,16 @@ class Run:
             versions=get_versions(),
             training={**settings, "numerics": self.learner.numerics},
         )
+
+    def open_optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer, in the state of the last finished epoch.
+
+        Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
+        """
+        optimizer = build_optimizer(self.parameters, self.learner.module.parameters())
+        if self.state.optimizer:
+            optimizer.load_state_dict(dict(self.state.optimizer))
+        return optimizer
 
     def write_best(self) -> None:
         """Write the weights of the last epoch as the best ones; the first of them make `latest` point here."""
@@ -141,17 +150,18 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
     else:
         earlier = read_state(earlier_folder)
         check_resumable(earlier, parameters)
-    dataset, report = _read_data(parameters, source, hooks)
+    dataset = read_dataset(source, parameters.val_split, parameters.seed)
     start = initialize(parameters, dataset.classes)
     splits = ImageSplits(dataset, start.preprocessing, parameters)
+    with closing(CountingBar("checking images", hooks)) as progress:
+        dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
+    splits.dataset = dataset
     learner = _open_learner(parameters, start, splits)
-    optimizer = build_optimizer(parameters, learner.module.parameters())
     state = TrainingState(
         parameters.model_dump(),
         Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
         dataset.classes,
         weights=learner.module.state_dict(),
-        optimizer=optimizer.state_dict(),
     )
     if earlier_folder is None:
         folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
@@ -160,10 +170,9 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         learner.module.load_state_dict(dict(state.weights))
-        optimizer.load_state_dict(dict(state.optimizer))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
-    return Run(parameters, hooks, folder, splits, report, start, learner, optimizer, loss, state)
+    return Run(parameters, hooks, folder, splits, report, start, learner, loss, state)
 
 
 def get_versions() -> dict[str, str]:
@@ -175,12 +184,6 @@ def get_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _read_data(parameters: TrainParameters, source: Path, hooks: Hooks) -> tuple[Dataset, DataReport]:
-    dataset = read_dataset(source, parameters.val_split, parameters.seed)
-    with closing(CountingBar("checking images", hooks)) as progress:
-        return check_images(dataset, parameters.max_image_megapixels, progress)
 
 
 def _open_learner(parameters: TrainParameters, start: Start, splits: ImageSplits) -> Learner:

@@ -69,7 +69,10 @@ class _Picture:
 
 
 def check_images(
-    dataset: Dataset, max_megapixels: float, on_progress: Callable[[int, int], None]
+    dataset: Dataset,
+    max_megapixels: float,
+    on_progress: Callable[[int, int], None],
+    on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
 ) -> tuple[Dataset, DataReport]:
     """Read every image once, in threads; nothing in the user's folder is changed.
 
@@ -77,6 +80,7 @@ def check_images(
         dataset: What `read_dataset` found.
         max_megapixels: Larger images count as unreadable.
         on_progress: Called with the number of images read and of all images; may raise to stop.
+        on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that can be read.
 
     Returns:
         The data set without unreadable images, and what was found. Duplicates and leaks stay in; a warning is logged.
@@ -86,7 +90,7 @@ def check_images(
     """
     pictures = []
     total = sum(len(getattr(dataset, split)) for split in _SPLITS)
-    for picture in _look_at_all(dataset, max_megapixels):
+    for picture in _look_at_all(dataset, max_megapixels, on_image):
         pictures.append(picture)
         on_progress(len(pictures), total)
     readable = [picture for picture in pictures if not picture.reason]
@@ -98,21 +102,25 @@ def check_images(
     return cleaned, report
 
 
-def _look_at_all(dataset: Dataset, max_megapixels: float) -> Iterator[_Picture]:
+def _look_at_all(
+    dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
+) -> Iterator[_Picture]:
     executor = ThreadPoolExecutor(count_threads(), thread_name_prefix="checking")
     samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
+
+    def look_at(item: tuple[str, Sample]) -> _Picture:
+        split, sample = item
+        try:
+            image = read_image(sample.path, max_megapixels)
+        except ImageError as error:
+            return _Picture(split, sample, reason=str(error))
+        on_image(split, sample.path, image)
+        return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
+
     try:
-        yield from executor.map(lambda item: _look_at(item[0], item[1], max_megapixels), samples)
+        yield from executor.map(look_at, samples)
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _look_at(split: str, sample: Sample, max_megapixels: float) -> _Picture:
-    try:
-        image = read_image(sample.path, max_megapixels)
-    except ImageError as error:
-        return _Picture(split, sample, reason=str(error))
-    return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
 
 
 def _find_same(pictures: Sequence[_Picture], max_megapixels: float) -> list[list[_Picture]]:

@@ -37,11 +37,19 @@ def explain_use_pretrained(values: TrainParameters) -> str:
     return "Not used: training starts from the file below." if values.model_weight_file else ""
 
 
+def explain_augmentation(values: TrainParameters) -> str:
+    """Say when the head sees only plain views."""
+    if values.feature_extract and not values.cached_views:
+        return "Not used: the head is trained on plain views, unless 'Cached views' is above 0."
+    return ""
+
+
 def explain_cached_views(values: TrainParameters) -> str:
     """Say when there are no features to cache, or only one view of each image."""
     if not values.feature_extract:
         return "Not used: the whole network is trained."
-    return "Not used: without augmentation there is one view." if values.augmentation == "none" else ""
+    # At 0, either field must stay open: each would wait for the other.
+    return "Not used: there is no augmentation." if values.augmentation == "none" and values.cached_views else ""
 
 
 def explain_small_input_stem(values: TrainParameters) -> str:
@@ -60,6 +68,7 @@ def warn_of_missing(name: str, values: TrainParameters) -> str:
 UNUSED = {
     "use_pretrained": explain_use_pretrained,
     "small_input_stem": explain_small_input_stem,
+    "augmentation": explain_augmentation,
     "cached_views": explain_cached_views,
 }
 WARNINGS = {

@@ -73,18 +73,18 @@ def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None)
 
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     """Train epoch after epoch, keep the best and the state of each; return in words why training ended."""
-    parameters, state = run.parameters, run.state
+    parameters, state, optimizer = run.parameters, run.state, run.open_optimizer()
     while state.epoch < parameters.epochs:
         patience = parameters.early_stopping_patience
         if patience and state.epochs_without_progress >= patience:
             return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
         if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
             return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
-        row = _train_epoch(run, state.epoch)
+        row = _train_epoch(run, optimizer, state.epoch)
         state.history.append(row)
         if state.best is row:
             run.write_best()
-        state.weights, state.optimizer = run.learner.module.state_dict(), run.optimizer.state_dict()
+        state.weights, state.optimizer = run.learner.module.state_dict(), optimizer.state_dict()
         write_state(run.folder, state)
         run.write_history()
         tracker.log_epoch(row)
@@ -92,7 +92,7 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     return f"trained {state.epoch} epochs"
 
 
-def _train_epoch(run: Run, epoch: int) -> Row:
+def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     """Take every training image once, then look at the validation split; return the figures of the epoch."""
     began = time.monotonic()
     learner, parameters = run.learner, run.parameters
@@ -104,15 +104,15 @@ def _train_epoch(run: Run, epoch: int) -> Row:
             run.hooks.check()
             step = epoch * num_batches + batch
             learning_rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
-            for group in run.optimizer.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate
 
             logits = learner.forward(inputs)  # (N, classes)
             loss = run.loss(logits, targets)
             _check_finite(loss.item(), step, learning_rate, run)
-            run.optimizer.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            run.optimizer.step()
+            optimizer.step()
 
             figures.add(loss, logits, targets)
             bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)

@@ -23,7 +23,7 @@ from train_resnet.augmentation import augment_basic, augment_strong, make_view_g
 #: Short side of the reduced form, in multiples of the plain view's: a part of 0.35 of the area is then 0.74 of the
 #: view's side, and a photograph of 500x375 pixels is reduced to 290 for an input of 224.
 _REDUCED_SCALE = 1.25
-#: Megabytes of decoded and reduced images that are kept of each split while the whole network is trained.
+#: Megabytes of decoded and reduced images that are kept: with a frozen backbone until their features are computed.
 IMAGE_BOUND_MB = 1024
 
 
@@ -46,6 +46,32 @@ class LoaderSettings:
     max_megapixels: float = 500
 
 
+class ImageMemory:
+    """Forms of image files, kept while there is room; the first come stay, since every epoch asks for each once."""
+
+    def __init__(self, bound_mb: float) -> None:
+        self._images: dict[tuple[str, Path], np.ndarray] = {}
+        self._free_bytes = bound_mb * 1_000_000
+        self._lock = threading.Lock()
+
+    def get(self, form: str, path: Path) -> np.ndarray | None:
+        """Return a form of a file, or None."""
+        return self._images.get((form, path))
+
+    def keep(self, form: str, path: Path, image: np.ndarray) -> None:
+        """Keep a form of a file if there is room."""
+        with self._lock:
+            if (form, path) not in self._images and image.nbytes <= self._free_bytes:
+                self._images[form, path] = image
+                self._free_bytes -= image.nbytes
+
+    def close(self) -> None:
+        """Forget everything, and keep nothing any more."""
+        with self._lock:
+            self._free_bytes = 0
+            self._images.clear()
+
+
 class ViewMaker:
     """Makes views of a list of image files, from several threads if need be.
 
@@ -53,15 +79,20 @@ class ViewMaker:
         paths: The files.
         preprocessing: What plain views go through, and of what size views are.
         settings: How files are read and augmented.
+        memory: What is kept of the files, shared with others; None for a memory of its own.
     """
 
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing, settings: LoaderSettings) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        preprocessing: Preprocessing,
+        settings: LoaderSettings,
+        memory: ImageMemory | None = None,
+    ) -> None:
         self._paths = paths
         self._preprocessing = preprocessing
         self._settings = settings
-        self._kept: dict[tuple[str, int], np.ndarray] = {}
-        self._free_bytes = settings.memory_bound_mb * 1_000_000
-        self._lock = threading.Lock()
+        self._memory = memory or ImageMemory(settings.memory_bound_mb)
 
     def make(self, index: int, epochs: Sequence[int | None]) -> np.ndarray:
         """Return views of one image, which is read once at most.
@@ -76,48 +107,50 @@ class ViewMaker:
         Raises:
             ImageError: The file cannot be read.
         """
-        read = cache(lambda: read_image(self._paths[index], self._settings.max_megapixels))
+        path = self._paths[index]
+        read = cache(lambda: read_image(path, self._settings.max_megapixels))
         return np.stack([self._make_view(index, epoch, read) for epoch in epochs])
+
+    def keep(self, path: Path, image: np.ndarray, epochs: Sequence[int | None]) -> None:
+        """Take a file's image, (H, W, 3) uint8, that was read for another purpose: `make` then need not read it."""
+        for is_plain in {self._is_plain(epoch) for epoch in epochs}:
+            (self._make_plain if is_plain else self._reduce)(path, lambda: image)
+
+    def _is_plain(self, epoch: int | None) -> bool:
+        return epoch is None or self._settings.augmentation == "none"
 
     def _make_view(self, index: int, epoch: int | None, read: Callable[[], np.ndarray]) -> np.ndarray:
         if epoch is None or self._settings.augmentation == "none":
-            return self._make_plain(index, read)
+            return self._make_plain(self._paths[index], read)
         size = self._preprocessing.input_size
-        reduced = torch.from_numpy(self._reduce(index, read)).permute(2, 0, 1)  # (3, H, W), channels last in memory
+        reduced = torch.from_numpy(self._reduce(self._paths[index], read)).permute(2, 0, 1)  # (3, H, W)
         draws = make_view_generator(self._settings.seed, epoch, index)
         if self._settings.augmentation == "basic":
             return augment_basic(reduced, size, draws).numpy()
         red, green, blue = (round(255 * value) for value in self._preprocessing.mean)
         return augment_strong(reduced, size, draws, (red, green, blue)).numpy()
 
-    def _make_plain(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
-        view = self._kept.get(("plain", index))
+    def _make_plain(self, path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
+        view = self._memory.get("plain", path)
         if view is None:
             view = self._preprocessing.prepare(read()).numpy()
-            self._keep(("plain", index), view)
+            self._memory.keep("plain", path, view)
         return view
 
-    def _reduce(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
+    def _reduce(self, path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the form of an image from which augmented views are made, (H, W, 3) uint8.
 
         It shows what the resize mode shows at inference, but uncut: the whole image, squashed or padded if so asked.
         """
-        reduced = self._kept.get(("reduced", index))
+        reduced = self._memory.get("reduced", path)
         if reduced is None:
             if self._preprocessing.resize_mode == "crop":
                 reduced = _fit_short_side(read(), round(self._preprocessing.resize_size * _REDUCED_SCALE))
             else:
                 larger = self._preprocessing.at_size(round(self._preprocessing.input_size * _REDUCED_SCALE))
                 reduced = np.ascontiguousarray(larger.prepare(read()).permute(1, 2, 0).numpy())
-            self._keep(("reduced", index), reduced)
+            self._memory.keep("reduced", path, reduced)
         return reduced
-
-    def _keep(self, key: tuple[str, int], image: np.ndarray) -> None:
-        """Keep an image while there is room; the first come stay, since every epoch asks for each once."""
-        with self._lock:
-            if key not in self._kept and image.nbytes <= self._free_bytes:
-                self._kept[key] = image
-                self._free_bytes -= image.nbytes
 
 
 def _fit_short_side(image: np.ndarray, length: int) -> np.ndarray:

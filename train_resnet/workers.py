@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from infer_resnet.pixels import ImageError
-from train_resnet.views import ViewMaker
+from train_resnet.views import ImageMemory, ViewMaker
 
 logger = logging.getLogger(__name__)
 
@@ -135,12 +135,15 @@ class _Worker:
         )
 
 
-def open_team(num_workers: int, arguments: tuple[Any, ...]) -> ThreadTeam | ProcessTeam:
+def open_team(
+    num_workers: int, arguments: tuple[Any, Any, Any], memory: ImageMemory | None
+) -> ThreadTeam | ProcessTeam:
     """Start what makes views: processes, or threads where their number is 0.
 
     Args:
         num_workers: Number of processes.
         arguments: Paths, preprocessing and settings, as `ViewMaker` takes them.
+        memory: What threads keep; each process has a memory of its own.
     """
     if num_workers > 0 and not Path(sys.executable or "").stem.lower().startswith(("python", "pypy")):
         logger.warning(
@@ -151,7 +154,7 @@ def open_team(num_workers: int, arguments: tuple[Any, ...]) -> ThreadTeam | Proc
         )
         num_workers = 0
     if num_workers == 0:
-        return ThreadTeam(ViewMaker(*arguments))
+        return ThreadTeam(ViewMaker(*arguments, memory=memory))
     return ProcessTeam(num_workers, arguments)
 
 

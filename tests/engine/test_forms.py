@@ -53,6 +53,7 @@ EVERY_NUMBER = [
 #: What must be set first, so that a field applies and Apply is not refused.
 FIRST = {
     ("infer_resnet", "class_file"): {"model_weight_file": "model.pth"},
+    ("train_resnet", "augmentation"): {"cached_views": "1"},
     ("train_resnet", "use_pretrained"): {"feature_extract": "False"},
     ("train_resnet", "small_input_stem"): {"feature_extract": "False", "use_pretrained": "False"},
 }
@@ -407,12 +408,18 @@ def test_a_path_that_cannot_be_looked_up_does_no_harm(plugin: str, text: str, op
 
 def test_the_form_of_train_disables_what_has_no_effect(open_panel: Callable[..., Panel], tmp_path: Path) -> None:
     panel = open_panel("train_resnet")
+    assert not panel.get("augmentation").isEnabled()  # the head sees plain views
     assert panel.get("cached_views").isEnabled()
     assert not panel.get("small_input_stem").isEnabled()
+    panel.enter("cached_views", "1")
+    assert panel.get("augmentation").isEnabled()
     panel.enter("augmentation", "none")
     assert not panel.get("cached_views").isEnabled()
     panel.enter("augmentation", "strong")
+    assert panel.get("cached_views").isEnabled()
+    panel.enter("cached_views", "0")
     panel.enter("feature_extract", "False")
+    assert panel.get("augmentation").isEnabled()
     assert not panel.get("cached_views").isEnabled()
     panel.enter("use_pretrained", "False")
     assert panel.get("small_input_stem").isEnabled()

@@ -50,6 +50,15 @@ def test_parameter_counts_are_the_published_ones(model_name, count):
     assert ARCHITECTURES[model_name].feature_size == model.fc.in_features
 
 
+@pytest.mark.parametrize("small_input_stem", [False, True])
+@pytest.mark.parametrize("model_name", ARCHITECTURES)
+def test_names_and_shapes_are_torchvisions(model_name, small_input_stem):
+    expected = build_model(model_name, 7, small_input_stem).state_dict()
+    found = ARCHITECTURES[model_name].list_shapes(7, small_input_stem)
+    assert list(found) == [name for name in expected if not name.endswith("num_batches_tracked")]
+    assert found == {name: tuple(expected[name].shape) for name in found}
+
+
 def test_weights_that_do_not_exist_are_refused_with_those_that_do():
     with pytest.raises(
         ValueError, match="'pretrained_weights' IMAGENET1K_V2 do not exist for resnet18; it has IMAGENET1K_V1"

@@ -13,12 +13,13 @@ from torchvision import models
 from infer_resnet.architectures import ARCHITECTURES, PublishedWeights
 from infer_resnet.metadata import WeightsError
 from infer_resnet.model import (
+    add_counters,
     build_model,
     fetch_imagenet_weights,
     freeze_backbone,
+    initialize_head,
     initialize_model,
     load_model,
-    replace_head,
 )
 
 
@@ -55,15 +56,24 @@ def test_initialization_depends_on_the_seed_alone(small_input_stem):
     assert not torch.equal(first, other)
 
 
-def test_a_replaced_head_has_its_outputs_and_depends_on_the_seed():
-    model = initialize_model("resnet18", 1000, seed=0)
-    weights = []
-    for seed in (1, 1, 2):
-        replace_head(model, 3, seed)
-        weights.append(model.fc.weight.detach().clone())
-    assert weights[0].shape == (3, 512)
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
+def test_a_new_head_has_its_outputs_and_depends_on_the_seed_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (initialize_head(512, 3, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)  # the global state is as it was
+    assert {name: tuple(tensor.shape) for name, tensor in first.items()} == {"fc.weight": (3, 512), "fc.bias": (3,)}
+    assert torch.equal(first["fc.weight"], again["fc.weight"])
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_counters_are_added_where_they_are_missing_and_load_strictly():
+    original = initialize_model("resnet18", 3, seed=0).state_dict()
+    original["bn1.num_batches_tracked"] += 7
+    counted = {name: value for name, value in original.items() if "num_batches" not in name or name.startswith("bn1")}
+    completed = add_counters(counted)
+    assert completed.keys() == original.keys()
+    assert all(torch.equal(completed[name], value) for name, value in original.items())
 
 
 def test_a_frozen_backbone_neither_learns_nor_counts():

@@ -134,7 +134,12 @@ def test_large_images_are_reduced_by_averages_first(photographs: Mapping[str, np
         assert len(maker_views) == 2
         team = loader._team
         assert team is not None
-        large_reduced, small_reduced = (team._maker._kept["reduced", index] for index in (0, 1))  # type: ignore[union-attr]
+        large_reduced, small_reduced = (
+            team._maker._memory.get("reduced", (tmp_path / name).absolute())  # type: ignore[union-attr]
+            for name in ("large.png", "small.png")
+        )
+        assert large_reduced is not None
+        assert small_reduced is not None
     assert large_reduced.shape == small_reduced.shape == (91, 136, 3)
     assert np.abs(large_reduced.astype(int) - small_reduced).mean() < 4
 

@@ -295,6 +295,32 @@ except OSError as error:
     assert len(resumed.history) == 1
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"augmentation": "none"}, {"feature_extract": True, "cached_views": 1}],
+    ids=["augmented", "plain", "head"],
+)
+def test_each_file_is_read_once(three_digits, make_parameters, backbone, tmp_path, monkeypatch, settings):
+    """What the check of the images read is what training sees: the files may change behind it."""
+    parameters = make_parameters(epochs=2, model_weight_file=str(backbone), **settings)
+    untouched = train(parameters, three_digits).checkpoint.read_bytes()
+    folder = tmp_path / "data"
+    shutil.copytree(three_digits, folder)
+    open_run = training.open_run
+
+    def spoil(*arguments):
+        run = open_run(*arguments)
+        for path in folder.rglob("*.png"):
+            path.write_bytes(b"no image")
+        return run
+
+    monkeypatch.setattr(training, "open_run", spoil)
+    monkeypatch.setattr("train_resnet.outcome._write_report", lambda *_: None)
+    result = train(parameters, folder)
+    assert result.checkpoint.read_bytes() == untouched
+    assert read_metrics(result.folder)["unreadable_while_training"] == []
+
+
 def test_an_image_that_becomes_unreadable_is_skipped_and_counted(three_digits, make_parameters, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(three_digits, folder)
@@ -308,7 +334,8 @@ def test_an_image_that_becomes_unreadable_is_skipped_and_counted(three_digits, m
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "open_run", spoil)
-        result = train(make_parameters(epochs=1), folder)
+        # In threads, training would not read the file again.
+        result = train(make_parameters(epochs=1, num_workers=1), folder)
     ((path, _),) = read_metrics(result.folder)["unreadable_while_training"]
     assert path == str(victim)
     assert result.metrics["num_images"] == 14
