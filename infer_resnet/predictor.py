@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_resnet.explain import class_activation_map
+from infer_resnet.openmp import compute_alone
 from infer_resnet.pixels import ImageError
 from infer_resnet.preprocessing import Preprocessing
 
@@ -149,7 +150,7 @@ class Predictor:
         """
         options = options or AnswerOptions()
         remaining = iter(paths)
-        with ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="infer_resnet") as pool:
+        with ThreadPoolExecutor(_DECODING_THREADS, "infer_resnet", initializer=compute_alone) as pool:
             pending: deque[tuple[Path, Future[Any]]] = deque()
             while True:
                 while len(pending) < 2 * _MAX_BATCH and (path := next(remaining, None)) is not None:

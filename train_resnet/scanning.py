@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from infer_resnet.images import read_image
+from infer_resnet.openmp import compute_alone
 from infer_resnet.pixels import ImageError
 from train_resnet.data import Dataset, Sample, check_splits
 from train_resnet.workers import count_threads
@@ -105,7 +106,7 @@ def check_images(
 def _look_at_all(
     dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
 ) -> Iterator[_Picture]:
-    executor = ThreadPoolExecutor(count_threads(), thread_name_prefix="checking")
+    executor = ThreadPoolExecutor(count_threads(), "checking", initializer=compute_alone)
     samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
 
     def look_at(item: tuple[str, Sample]) -> _Picture:

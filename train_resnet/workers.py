@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from infer_resnet.openmp import compute_alone
 from infer_resnet.pixels import ImageError
 from train_resnet.views import ImageMemory, ViewMaker
 
@@ -41,7 +42,7 @@ class ThreadTeam:
     def __init__(self, maker: ViewMaker) -> None:
         self.size = count_threads()
         self._maker = maker
-        self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="views")
+        self._executor = ThreadPoolExecutor(self.size, "views", initializer=compute_alone)
 
     def submit(self, index: int, epochs: Sequence[int | None]) -> Future[np.ndarray]:
         """Ask for views of an image; the arguments and what the future holds are those of `ViewMaker.make`."""

@@ -67,3 +67,21 @@ def test_every_thread_has_the_setting_of_its_own() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(fix_in_a_thread).result(30) == (1, 0)
+
+
+def test_a_thread_that_computes_alone_leaves_the_others_their_threads() -> None:
+    import ctypes
+
+    import torch
+
+    from infer_resnet.openmp import compute_alone
+
+    library = ctypes.CDLL("libgomp.so.1")
+    before = torch.get_num_threads(), library.omp_get_max_threads()
+    with ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+        # After a kernel, too: torch's first one in a thread sets the number.
+        counts = pool.submit(lambda: (torch.ones(512, 512).exp().sum(), library.omp_get_max_threads())).result(30)
+    assert counts[1] == 1
+    assert (torch.get_num_threads(), library.omp_get_max_threads()) == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result(30) == before[0]
