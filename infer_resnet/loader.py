@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -136,18 +138,20 @@ def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
     """Identify the content of the weights file, so that one that was replaced since is seen; () for ImageNet's."""
     if not values.model_weight_file:
         return ()
-    path = resolve_path(values.model_weight_file)
     # No look at the disk that is not needed: after the network's run each takes a hundredth of a quick network's time.
-    if path.is_dir():
-        return path, _get_stamp(path / BEST_CHECKPOINT)
+    path = resolve_path(values.model_weight_file)
+    status = _look_at(path)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        return path, _get_stamp(_look_at(path / BEST_CHECKPOINT))
     if path.suffix.lower() == ".xml":
-        return path, _get_stamp(path), _get_stamp(path.with_suffix(".bin"))
-    return path, _get_stamp(path)
+        return path, _get_stamp(status), _get_stamp(_look_at(path.with_suffix(".bin")))
+    return path, _get_stamp(status)
 
 
 def _get_class_stamps(model: Model, values: InferParameters) -> tuple[Any, ...]:
     path = _get_class_file(values)
-    return path, _get_stamp(path) if path else None, _get_stamp(model.file.path.with_name(CLASSES_NAME))
+    listed = _get_stamp(_look_at(path)) if path else None
+    return path, listed, _get_stamp(_look_at(model.file.path.with_name(CLASSES_NAME)))
 
 
 def _get_class_file(values: InferParameters) -> Path | None:
@@ -155,12 +159,15 @@ def _get_class_file(values: InferParameters) -> Path | None:
     return resolve_path(values.class_file) if values.class_file and values.model_weight_file else None
 
 
-def _get_stamp(path: Path) -> tuple[int, int, int] | None:
+def _look_at(path: Path) -> os.stat_result | None:
     try:
-        status = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _get_stamp(status: os.stat_result | None) -> tuple[int, int, int] | None:
+    return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _find_model(values: InferParameters) -> Model:

@@ -27,10 +27,10 @@ def compute_alone() -> None:
     Else OpenMP would start helpers for each of them, and these go on spinning for a while after their work, on cores
     that the network needs: they made training a tenth slower.
     """
+    import torch
+
     library = _find_library()
     if library is not None:
-        import torch
-
         torch.get_num_threads()  # at its first call in a thread, torch chooses the number itself
         library.omp_set_num_threads(1)
 
