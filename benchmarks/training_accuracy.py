@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from infer_resnet.model import freeze_backbone
+from infer_resnet.model import freeze_backbone, load_model
 from infer_resnet.preprocessing import normalize
 from train_resnet.data import read_dataset
 from train_resnet.initialization import initialize
@@ -192,7 +192,8 @@ def train_anew(parameters: TrainParameters, folder: Path) -> tuple[float, float]
     began = time.monotonic()
     dataset = read_dataset(folder, parameters.val_split, parameters.seed)
     start = initialize(parameters, dataset.classes)
-    model, splits = start.model, ImageSplits(dataset, start.preprocessing, parameters)
+    model = load_model(parameters.model_name, start.state_dict, parameters.small_input_stem)
+    splits = ImageSplits(dataset, start.preprocessing, parameters)
     head = torch.nn.Linear(model.fc.in_features, len(dataset.classes))
     head.load_state_dict(model.fc.state_dict())
     freeze_backbone(model)

@@ -145,7 +145,11 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], metadat
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata=metadata.to_strings())
+        if temporary.stat().st_mode != mode:  # safetensors lets nobody but the owner read what it writes
+            temporary.chmod(mode)
 
 
 def _find_file(path: Path) -> Path:

@@ -22,7 +22,7 @@ def fix_thread_count() -> None:
 
 
 def compute_alone() -> None:
-    """Have torch compute in the calling thread alone, which is one of several that work side by side.
+    """Have torch compute in the calling thread alone, one of several that work side by side, where OpenMP is shared.
 
     Else OpenMP would start helpers for each of them, and these go on spinning for a while after their work, on cores
     that the network needs: they made training a tenth slower.

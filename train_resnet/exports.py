@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from infer_resnet.checkpoint import ModelMetadata
-from train_resnet.export import CHECKED_IF_SAME, ExportedFile, export_int8, export_onnx, export_openvino, export_pth
+from train_resnet.export import (
+    CHECKED_IF_SAME,
+    ExportedFile,
+    ExportError,
+    export_int8,
+    export_onnx,
+    export_openvino,
+    export_pth,
+)
 from train_resnet.run import Run
 
 logger = logging.getLogger(__name__)
@@ -36,10 +44,12 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
         # The images stand class after class: take some of every class.
         count = CHECKED_IF_SAME if wanted == [export_pth] else _BATCH_SIZE
         indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, count).astype(int))
-        images = next(val.plain(_BATCH_SIZE, indices.tolist())).images
+        batch = next(val.plain(_BATCH_SIZE, indices.tolist()), None)
+        if batch is None:
+            raise ExportError("train_resnet: no export was written: the validation images can no longer be read")
         for export in wanted:
             run.hooks.check()
-            written.append(export(run.folder, model, metadata, images))
+            written.append(export(run.folder, model, metadata, batch.images))
     if parameters.export_pth and parameters.small_input_stem:
         logger.warning(
             "train_resnet: %s.pth has the small-image stem; plain torchvision cannot load it, infer_resnet can",

@@ -23,7 +23,7 @@ class Start:
     """The network before its first step.
 
     Attributes:
-        state_dict: With one output a class, float32 on the CPU; may be mapped from a file and is not to be written to.
+        state_dict: With one output a class, on the CPU; may be mapped from a file and is not to be written to.
         preprocessing: How an image becomes its input.
         content_hash: SHA-256 of the file that the weights come from; empty for random ones.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -16,7 +17,7 @@ from train_resnet.data import Dataset
 from train_resnet.loading import ImageLoader, LoaderSettings
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks
-from train_resnet.views import ImageMemory, ViewMaker
+from train_resnet.views import IMAGE_BOUND_MB, ImageMemory, ViewMaker
 
 Item = TypeVar("Item")
 
@@ -62,7 +63,7 @@ class Learner(Protocol):
         """Return (N, classes) logits, with gradients."""
 
     def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
-        """Evaluate the network as it is now on `val` or `test`; `tick` is called before each batch."""
+        """Evaluate the network as it is now on `val` or `test`; `tick` is called before what may take long."""
 
     def load(self, model: nn.Module) -> None:
         """Take the weights of a whole network."""
@@ -89,15 +90,16 @@ class ImageSplits:
             num_augmented = parameters.cached_views if parameters.augmentation != "none" else 0
             self.views = (None, *range(num_augmented))
         self._preprocessing = preprocessing
+        # Reading processes keep images of their own; for a head, each reads an image once and needs to keep none.
+        has_processes = parameters.num_workers > 0
         self._settings = LoaderSettings(
             augmentation=parameters.augmentation,
             seed=parameters.seed,
             num_workers=parameters.num_workers,
+            memory_bound_mb=0 if has_processes and parameters.feature_extract else IMAGE_BOUND_MB,
             max_megapixels=parameters.max_image_megapixels,
         )
-        # Reading processes keep images of their own.
-        self._memory = ImageMemory(0 if parameters.num_workers else self._settings.memory_bound_mb)
-        self._keeper = ViewMaker((), preprocessing, self._settings, self._memory)
+        self._memory = None if has_processes else ImageMemory(IMAGE_BOUND_MB)
         self._loaders: dict[str, ImageLoader] = {}
 
     def open(self, split: str) -> ImageLoader:
@@ -110,12 +112,17 @@ class ImageSplits:
 
     def keep(self, split: str, path: Path, image: np.ndarray) -> None:
         """Keep what training needs of an image, (H, W, 3) uint8, that was read to be checked; from any thread."""
-        if not self._settings.num_workers:
-            self._keeper.keep(path.absolute(), image, self.views if split == "train" else (None,))
+        if self._memory is None or self._memory.is_full:
+            return
+        maker = ViewMaker((), self._preprocessing, self._settings, self._memory)
+        # What does not fit into memory now is read again when it is needed, and then it is an error that says so.
+        with suppress(MemoryError, RuntimeError):
+            maker.keep(path.absolute(), image, self.views if split == "train" else (None,))
 
     def forget(self) -> None:
         """Forget the images kept, and keep none any more: what was made of them is kept instead."""
-        self._memory.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def get_skipped(self) -> list[tuple[Path, str]]:
         """Return the images that became unreadable since they were checked, with the reason."""

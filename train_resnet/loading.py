@@ -49,7 +49,7 @@ class ImageLoader:
         samples: The files and their labels.
         preprocessing: What plain views go through.
         settings: How files are read, augmented and kept.
-        memory: What is kept of the files, where threads of this process read them; None for a memory of its own.
+        memory: What is kept of the files, shared with others; None for a memory of its own, as processes have anyway.
 
     Attributes:
         skipped: Path of and reason for each image that could not be read; it is left out of all batches.
@@ -100,7 +100,7 @@ class ImageLoader:
         return self._read(batch_size, np.arange(len(self._samples)), epochs)
 
     def close(self) -> None:
-        """End threads and processes and forget the images; a later batch starts them anew."""
+        """End threads and processes; a later batch starts them anew."""
         if self._team is not None:
             self._team.close()
             self._team = None

@@ -145,7 +145,8 @@ class TrainParameters(Parameters):
     cached_views: int = parameter(
         0,
         "Cached views",
-        "Augmented views of each image beside the plain one, where only the head is trained; each takes as long as it.",
+        "Augmented views of each image to train on beside the plain one, where only the head is trained; each costs as "
+        "much time again.",
         group="Optimisation",
         is_advanced=True,
         ge=0,

@@ -105,14 +105,15 @@ def collect_mistakes(
         The mistakes, the most confident first; images that can no longer be read are left out.
     """
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    worst = find_worst_mistakes(labels, probabilities, count)
+    found = [(index, image) for index in worst if (image := _read_image(samples[index])) is not None]
+    if not found:
+        return []
+    answers = [int(probabilities[index].argmax()) for index, _ in found]
+    activations = _compute_activations(model, metadata, [image for _, image in found], answers)
     mistakes = []
-    for index in find_worst_mistakes(labels, probabilities, count):
-        sample, predicted = samples[index], int(probabilities[index].argmax())
-        image = _read_image(sample)
-        if image is None:
-            continue
-        activation = _compute_activation(model, metadata, image, predicted)
-        picture = _shrink(image)
+    for (index, image), predicted, activation in zip(found, answers, activations, strict=True):
+        sample, picture = samples[index], _shrink(image)
         mistakes.append(
             Mistake(
                 image=picture,
@@ -145,8 +146,10 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _compute_activation(model: nn.Module, metadata: ModelMetadata, image: np.ndarray, class_index: int) -> np.ndarray:
-    """Run one image (height, width, 3) uint8 and return the class activation map of a class, (h, w) float32."""
+def _compute_activations(
+    model: nn.Module, metadata: ModelMetadata, images: Sequence[np.ndarray], class_indices: Sequence[int]
+) -> list[np.ndarray]:
+    """Run images (height, width, 3) uint8 and return the class activation map of a class for each, (h, w) float32."""
     import torch
 
     preprocessing = metadata.preprocessing
@@ -157,11 +160,12 @@ def _compute_activation(model: nn.Module, metadata: ModelMetadata, image: np.nda
     try:
         model.eval()
         with torch.inference_mode():
-            images = normalize(preprocessing.prepare(image)[None], preprocessing.mean, preprocessing.std)
-            model(images.to(head.device))
+            prepared = torch.stack([preprocessing.prepare(image) for image in images])
+            model(normalize(prepared, preprocessing.mean, preprocessing.std).to(head.device))
     finally:
         hook.remove()
         for module, is_training in was_training.items():
             module.training = is_training
-    weights = head[class_index].detach()
-    return class_activation_map(feature_maps[0][0].float().cpu().numpy(), weights.float().cpu().numpy())
+    maps = feature_maps[0].float().cpu().numpy()  # (N, C, h, w)
+    weights = head[class_indices].detach().float().cpu().numpy()  # (N, C)
+    return [class_activation_map(*pair) for pair in zip(maps, weights, strict=True)]

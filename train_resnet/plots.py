@@ -1,7 +1,7 @@
 """Training curves, confusion matrix and reliability diagram, as figures that know nothing of pyplot.
 
 Only matplotlib's object interface is used: no global figure, no backend is chosen, so nothing here disturbs Studio or
-a notebook. Each `draw_*` returns a `Figure`; `to_png` and `to_array` render it.
+a notebook. Each `draw_*` returns a `Figure`; `to_array` renders it, `encode_png` makes a file of that.
 """
 
 from __future__ import annotations
@@ -37,11 +37,6 @@ class Theme:
 
 LIGHT = Theme("#ffffff", "#1b2530", "#5d6975", "#e2e7ec", "#1f5fd0", "#cf5c0a")
 DARK = Theme("#151b23", "#e6ebf1", "#9ba7b4", "#2c3540", "#6ea8ff", "#ff9e57")
-
-
-def to_png(figure: Figure, num_colors: int | None = 128) -> bytes:
-    """Render a figure as a PNG file; see `encode_png`."""
-    return encode_png(to_array(figure), num_colors)
 
 
 def encode_png(image: np.ndarray, num_colors: int | None = 128) -> bytes:

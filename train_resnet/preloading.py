@@ -11,8 +11,8 @@ import threading
 
 from infer_resnet.garbage import pause_garbage_collection
 
-#: torch._dynamo is what every optimizer of torch imports when it is made.
-_MODULES = (
+#: In this order. torch._dynamo is what every optimizer of torch imports when it is made.
+MODULES = (
     "torch._dynamo",
     "torchvision.models",
     "sklearn.metrics",
@@ -29,6 +29,6 @@ def start_preloading() -> None:
 
 def _import_all() -> None:
     with pause_garbage_collection():
-        for name in _MODULES:
+        for name in MODULES:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import platform
+import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -17,6 +18,7 @@ import torch
 
 from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
 from infer_resnet.files import resolve_path, write_text
+from infer_resnet.preprocessing import Preprocessing
 from train_resnet.data import Dataset, Sample, read_dataset
 from train_resnet.finetuning import NetworkLearner
 from train_resnet.head import HeadLearner
@@ -67,7 +69,7 @@ class Run:
     folder: Path
     splits: ImageSplits
     data_report: DataReport
-    start: Start
+    preprocessing: Preprocessing
     learner: Learner
     loss: Loss
     state: TrainingState
@@ -90,7 +92,7 @@ class Run:
         return ModelMetadata(
             model_name=self.parameters.model_name,
             classes=self.dataset.classes,
-            preprocessing=self.start.preprocessing,
+            preprocessing=self.preprocessing,
             small_input_stem=self.parameters.small_input_stem,
             metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
             versions=get_versions(),
@@ -151,10 +153,13 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         earlier = read_state(earlier_folder)
         check_resumable(earlier, parameters)
     dataset = read_dataset(source, parameters.val_split, parameters.seed)
+    hooks.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     splits = ImageSplits(dataset, start.preprocessing, parameters)
+    began = time.monotonic()
     with closing(CountingBar("checking images", hooks)) as progress:
         dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
+    timings = {"checking": time.monotonic() - began}
     splits.dataset = dataset
     learner = _open_learner(parameters, start, splits)
     state = TrainingState(
@@ -172,7 +177,7 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
-    return Run(parameters, hooks, folder, splits, report, start, learner, loss, state)
+    return Run(parameters, hooks, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
 
 def get_versions() -> dict[str, str]:

@@ -61,7 +61,7 @@ class TrainingState:
         classes: Class names in the order of the outputs.
         history: One row of figures for each finished epoch.
         weights: State dict of what is trained: the whole network, or its head.
-        optimizer: State dict of the optimizer.
+        optimizer: State dict of the optimizer; empty before the first epoch has ended.
     """
 
     parameters: dict[str, Any]

@@ -47,12 +47,17 @@ class LoaderSettings:
 
 
 class ImageMemory:
-    """Forms of image files, kept while there is room; the first come stay, since every epoch asks for each once."""
+    """Forms of image files, kept while there is room; the first come stay, since every epoch asks for each once.
+
+    Attributes:
+        is_full: Whether there was no room for an image.
+    """
 
     def __init__(self, bound_mb: float) -> None:
         self._images: dict[tuple[str, Path], np.ndarray] = {}
         self._free_bytes = bound_mb * 1_000_000
         self._lock = threading.Lock()
+        self.is_full = False
 
     def get(self, form: str, path: Path) -> np.ndarray | None:
         """Return a form of a file, or None."""
@@ -61,14 +66,17 @@ class ImageMemory:
     def keep(self, form: str, path: Path, image: np.ndarray) -> None:
         """Keep a form of a file if there is room."""
         with self._lock:
-            if (form, path) not in self._images and image.nbytes <= self._free_bytes:
+            if (form, path) in self._images:
+                return
+            self.is_full = self.is_full or image.nbytes > self._free_bytes
+            if image.nbytes <= self._free_bytes:
                 self._images[form, path] = image
                 self._free_bytes -= image.nbytes
 
     def close(self) -> None:
         """Forget everything, and keep nothing any more."""
         with self._lock:
-            self._free_bytes = 0
+            self._free_bytes, self.is_full = 0, True
             self._images.clear()
 
 

@@ -53,6 +53,12 @@ def test_a_checkpoint_describes_itself(path, state_dict):
     assert weights.identify() == ("resnet18", 3, False)
 
 
+def test_a_checkpoint_is_as_readable_as_any_file(path):
+    other = path.with_name("other")
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
+
+
 def test_a_run_folder_is_read_by_its_best_checkpoint(path):
     assert open_weights(path.parent).path == path
     assert read_metadata(path.parent) == METADATA

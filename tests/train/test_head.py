@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import shutil
+import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,14 +14,16 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from infer_resnet.architectures import IMAGENET_MEAN, IMAGENET_STD
 from infer_resnet.checkpoint import open_weights
 from infer_resnet.model import load_model
-from infer_resnet.preprocessing import normalize
+from infer_resnet.preprocessing import Preprocessing, normalize
 from train_resnet.data import read_dataset
 from train_resnet.features import FeatureStore
 from train_resnet.head import HeadLearner
 from train_resnet.initialization import initialize
 from train_resnet.learners import ImageSplits, shuffle
+from train_resnet.preloading import MODULES
 from train_resnet.progress import Hooks
 from train_resnet.training import train
 
@@ -112,6 +118,30 @@ def test_cached_features_are_those_of_the_images(make_head, precision, tolerance
     reference = reference[shuffle(np.arange(33), seed=0, epoch=0)]
     difference = (features - reference).norm()
     assert difference / reference.norm() < tolerance
+
+
+def test_images_are_forgotten_once_their_features_are_there(make_head):
+    learner, _ = make_head(precision="fp32")
+    memory = learner._splits._memory
+    assert memory.is_full
+    assert not memory._images
+
+
+def test_threads_in_place_of_reading_processes_keep_images_too(three_digits, make_parameters, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/opt/Ikomia/IkomiaStudio")
+    shutil.copytree(three_digits, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data", 0.2, 0)
+    preprocessing = Preprocessing(32, 36, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    splits = ImageSplits(dataset, preprocessing, make_parameters(num_workers=2))
+    with closing(splits):
+        first = torch.cat([batch.images for batch in splits.open("train").plain(8)])
+        shutil.rmtree(tmp_path / "data")
+        assert torch.cat([batch.images for batch in splits.open("train").plain(8)]).equal(first)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_preloaded_exists(name):
+    assert importlib.import_module(name)
 
 
 def test_a_cached_view_is_the_view_of_uncached_training(make_head):

@@ -23,6 +23,7 @@ from infer_resnet.images import read_image
 from infer_resnet.preprocessing import Preprocessing
 from train_resnet.data import Sample
 from train_resnet.loading import Batch, ImageLoader, LoaderSettings
+from train_resnet.views import ImageMemory
 
 CROP = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
 AUGMENTATIONS = ("none", "basic", "strong")
@@ -218,6 +219,23 @@ def test_program_that_is_not_python_reads_in_threads(
     with closing(open_loader(samples, num_workers=2)) as loader:
         assert len(collect(loader.plain(4))) == 12
     assert "images are read in threads" in caplog.text
+
+
+def test_a_shared_memory_keeps_the_first_that_fit_and_forgets_when_closed() -> None:
+    memory = ImageMemory(bound_mb=0.001)
+    first, second, third = (np.full(400, number, np.uint8) for number in range(3))
+    memory.keep("plain", Path("a"), first)
+    memory.keep("plain", Path("a"), second)
+    memory.keep("reduced", Path("a"), second)
+    assert not memory.is_full
+    memory.keep("plain", Path("b"), third)
+    assert memory.is_full
+    assert memory.get("plain", Path("a")) is first
+    assert memory.get("reduced", Path("a")) is second
+    assert memory.get("plain", Path("b")) is None
+    memory.close()
+    memory.keep("plain", Path("a"), first)
+    assert memory.get("plain", Path("a")) is None
 
 
 # --- Nothing is left behind ---

@@ -21,9 +21,9 @@ from train_resnet.plots import (
     draw_confusion_matrix,
     draw_reliability,
     draw_training_curves,
+    encode_png,
     shorten_names,
     to_array,
-    to_png,
 )
 
 HISTORY = [
@@ -146,19 +146,19 @@ def test_mistakes_of_any_shape_fit() -> None:
 
 def test_png_is_the_same_picture() -> None:
     figure = draw_training_curves(HISTORY)
-    decoded = np.array(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
+    decoded = np.array(Image.open(io.BytesIO(encode_png(to_array(figure)))).convert("RGB"))
     image = to_array(figure)
     assert decoded.shape == image.shape
     # 128 colours: letters may differ by a shade, the whole may not.
     assert np.abs(decoded.astype(int) - image).mean() < 1
-    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(to_png(figure, num_colors=None)))), image)
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(encode_png(image, num_colors=None)))), image)
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from train_resnet.plots import draw_training_curves, to_png\n"
-        "assert to_png(draw_training_curves([{'epoch': 1, 'val_loss': 1.0}]))\n"
+        "from train_resnet.plots import draw_training_curves, encode_png, to_array\n"
+        "assert encode_png(to_array(draw_training_curves([{'epoch': 1, 'val_loss': 1.0}])))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     repository = Path(__file__).resolve().parents[2]

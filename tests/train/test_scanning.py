@@ -167,6 +167,18 @@ def test_progress_counts_every_image_and_may_stop(folder: Path) -> None:
     assert threading.active_count() == threads
 
 
+def test_each_image_that_can_be_read_is_handed_over_once(folder: Path) -> None:
+    (folder / "val" / "china" / "0.png").write_bytes(b"broken")
+    handed_over = []
+    dataset, _ = check_images(
+        read_dataset(folder, 0.2, 0), 500, lambda *_: None, lambda *arguments: handed_over.append(arguments)
+    )
+    expected = {(split, sample.path) for split in ("train", "val", "test") for sample in getattr(dataset, split)}
+    assert len(handed_over) == len(expected) == 13
+    assert {(split, path) for split, path, _ in handed_over} == expected
+    assert all(np.array_equal(image, np.array(Image.open(path))) for _, path, image in handed_over)
+
+
 def test_report_can_be_written_whatever_the_names(folder: Path) -> None:
     odd = folder / "train" / "china" / "od\udcffd.jpg"
     try:

@@ -19,6 +19,7 @@ from infer_resnet.model import load_model
 from infer_resnet.schema import ParameterError
 from train_resnet import training
 from train_resnet.data import DatasetError
+from train_resnet.export import ExportError
 from train_resnet.optimization import Loss
 from train_resnet.progress import Hooks
 from train_resnet.training import TrainingDivergedError, train
@@ -321,7 +322,13 @@ def test_each_file_is_read_once(three_digits, make_parameters, backbone, tmp_pat
     assert read_metrics(result.folder)["unreadable_while_training"] == []
 
 
-def test_an_image_that_becomes_unreadable_is_skipped_and_counted(three_digits, make_parameters, tmp_path):
+@pytest.mark.parametrize(
+    ("num_workers", "bound"), [(1, 1024), (0, 0)], ids=["read in a process", "read again in a thread"]
+)
+def test_an_image_that_becomes_unreadable_is_skipped_and_counted(
+    three_digits, make_parameters, tmp_path, monkeypatch, num_workers, bound
+):
+    monkeypatch.setattr("train_resnet.learners.IMAGE_BOUND_MB", bound)
     folder = tmp_path / "data"
     shutil.copytree(three_digits, folder)
     victim = sorted((folder / "val" / "1").iterdir())[0]
@@ -334,8 +341,27 @@ def test_an_image_that_becomes_unreadable_is_skipped_and_counted(three_digits, m
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "open_run", spoil)
-        # In threads, training would not read the file again.
-        result = train(make_parameters(epochs=1, num_workers=1), folder)
+        result = train(make_parameters(epochs=1, num_workers=num_workers), folder)
     ((path, _),) = read_metrics(result.folder)["unreadable_while_training"]
     assert path == str(victim)
     assert result.metrics["num_images"] == 14
+
+
+def test_an_export_without_images_to_check_it_on_fails_and_the_figures_are_written(
+    three_digits, make_parameters, backbone, tmp_path, monkeypatch
+):
+    folder = tmp_path / "data"
+    shutil.copytree(three_digits, folder)
+    conclude = training.conclude
+
+    def spoil(*arguments):
+        for path in folder.rglob("*.png"):
+            path.write_bytes(b"no image")
+        return conclude(*arguments)
+
+    monkeypatch.setattr(training, "conclude", spoil)
+    parameters = make_parameters(epochs=1, feature_extract=True, model_weight_file=str(backbone), export_pth=True)
+    with pytest.raises(ExportError, match="the validation images can no longer be read"):
+        train(parameters, folder)
+    (written,) = {path.parent for path in (tmp_path / "runs").glob("*/metrics.json")} - {tmp_path / "runs" / "latest"}
+    assert not list(written.glob("*.pth"))
