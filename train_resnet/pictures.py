@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Longest side in pixels of a picture in the report.
 PICTURE_SIZE = 288
+#: 20 images of 224x224 pixels at a time, or one of 1024x1024: the largest take half a gigabyte each.
+_MAX_BATCH_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,12 @@ def _compute_activations(
         model.eval()
         with torch.inference_mode():
             prepared = torch.stack([preprocessing.prepare(image) for image in images])
-            model(normalize(prepared, preprocessing.mean, preprocessing.std).to(head.device))
+            for batch in prepared.split(max(1, _MAX_BATCH_PIXELS // preprocessing.input_size**2)):
+                model(normalize(batch, preprocessing.mean, preprocessing.std).to(head.device))
     finally:
         hook.remove()
         for module, is_training in was_training.items():
             module.training = is_training
-    maps = feature_maps[0].float().cpu().numpy()  # (N, C, h, w)
+    maps = torch.cat(feature_maps).float().cpu().numpy()  # (N, C, h, w)
     weights = head[class_indices].detach().float().cpu().numpy()  # (N, C)
     return [class_activation_map(*pair) for pair in zip(maps, weights, strict=True)]

@@ -80,6 +80,22 @@ def test_mistakes_are_sorted_and_explained(samples: list[Sample]) -> None:
     assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
 
 
+def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = initialize_model("resnet18", 2, seed=0)
+    wrong = np.eye(2)[[1 - sample.label for sample in samples]]
+    together = collect_mistakes(model, METADATA, samples, wrong)
+    monkeypatch.setattr("train_resnet.pictures._MAX_BATCH_PIXELS", 1)
+    alone = collect_mistakes(model, METADATA, samples, wrong)
+    assert len(together) == len(alone) == len(samples)
+    for first, second in zip(together, alone, strict=True):
+        assert first.file_name == second.file_name
+        assert first.heatmap is not None
+        assert second.heatmap is not None
+        assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 2
+
+
 def test_no_mistakes_no_pictures(samples: list[Sample]) -> None:
     probabilities = np.eye(2)[[sample.label for sample in samples]]
     assert collect_mistakes(initialize_model("resnet18", 2, seed=0), METADATA, samples, probabilities) == []
