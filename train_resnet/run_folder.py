@@ -100,8 +100,9 @@ def publish_latest(run_folder: Path) -> None:
 
 def remove_temporary_files(run_folder: Path) -> None:
     """Delete what a killed process was writing into a run folder; nothing reads it any more."""
-    for path in run_folder.glob(".*.tmp*"):
-        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?", path.name) and path.is_file():
+    for path in run_folder.glob(".*tmp*"):
+        # Ours, or what safetensors writes first, under a name that it chooses.
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?|\.tmp[0-9A-Za-z]{6}", path.name) and path.is_file():
             path.unlink()
 
 

@@ -114,8 +114,14 @@ def test_something_else_of_that_name_is_not_touched(tmp_path):
 
 
 def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):
-    kept = [".log", ".mine.tmp.txt", "state.pt"]
-    for name in [*kept, ".state.0123abcd.tmp.pt", ".best.89abcdef.tmp.safetensors", ".classes.4567cdef.tmp"]:
+    kept = [".log", ".mine.tmp.txt", ".tmp-mine", "state.pt"]
+    for name in [
+        *kept,
+        ".state.0123abcd.tmp.pt",
+        ".best.89abcdef.tmp.safetensors",
+        ".classes.4567cdef.tmp",
+        ".tmpAYV0EI",
+    ]:
         (tmp_path / name).write_bytes(b"half")
     remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
