@@ -128,8 +128,9 @@ class ViewMaker:
         return epoch is None or self._settings.augmentation == "none"
 
     def _make_view(self, index: int, epoch: int | None, read: Callable[[], np.ndarray]) -> np.ndarray:
-        if epoch is None or self._settings.augmentation == "none":
+        if self._is_plain(epoch):
             return self._make_plain(self._paths[index], read)
+        assert epoch is not None
         size = self._preprocessing.input_size
         reduced = torch.from_numpy(self._reduce(self._paths[index], read)).permute(2, 0, 1)  # (3, H, W)
         draws = make_view_generator(self._settings.seed, epoch, index)
