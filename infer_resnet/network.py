@@ -21,12 +21,17 @@ class RuntimeOptionError(ValueError):
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """Where and how a network runs: see the parameters of the same names."""
+    """Where and how a network runs: see the parameters of the same names.
+
+    Attributes:
+        is_for_batches: Whether many images are to be run in the least time, instead of each as soon as may be.
+    """
 
     runtime: str = "auto"
     device: str = "auto"
     precision: str = "fp32"
     threads: int = 0
+    is_for_batches: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,20 +42,26 @@ class OpenVinoRuntime:
         core = ov.Core()
         precision = _choose_precision(core, options.precision)
         self._source = source
-        self._compiled, self._blob = _load(core, source, _get_properties(precision, options.threads), cache_folder)
+        self._compiled, self._blob = _load(core, source, _get_properties(precision, options), cache_folder)
         self.precision = "int8" if source.graph_path is not None and is_quantized(source.graph_path) else precision
-        self._request = self._compiled.create_infer_request()
+        num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._requests = [self._compiled.create_infer_request() for _ in range(num_streams)]
         self._lock = threading.Lock()
 
     def run(self, images: torch.Tensor, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
-        pixels = ov.Tensor(images.contiguous().numpy(), shared_memory=True)
+        parts = images.contiguous().tensor_split(min(len(images), len(self._requests)))
+        wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
-            self._request.set_input_tensor(pixels)
-            self._request.infer(share_inputs=True, share_outputs=True)
-            # The request's memory is overwritten by the next run.
-            wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
-            return NetworkOutput(*(np.array(self._request.get_tensor(name).data, np.float32) for name in wanted))
+            requests = self._requests[: len(parts)]
+            for request, part in zip(requests, parts, strict=True):
+                request.set_input_tensor(ov.Tensor(part.numpy(), shared_memory=True))
+                request.start_async()
+            for request in requests:
+                request.wait()
+            # The memory of the requests is overwritten by the next run.
+            outputs = ([request.get_tensor(name).data for request in requests] for name in wanted)
+            return NetworkOutput(*(np.concatenate(arrays, dtype=np.float32) for arrays in outputs))
 
     def read_head_weights(self) -> np.ndarray:
         """Return the weights of the last layer, (num_classes, channels) float32."""
@@ -80,14 +86,16 @@ def _choose_precision(core: ov.Core, precision: str) -> str:
     return precision
 
 
-def _get_properties(precision: str, threads: int) -> dict[str, str | int]:
-    # Without the hint OpenVINO takes bf16 by itself where the CPU has it.
+def _get_properties(precision: str, options: RuntimeOptions) -> dict[str, str | int]:
     properties: dict[str, str | int] = {
+        # Without the hint OpenVINO takes bf16 by itself where the CPU has it.
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
-        "PERFORMANCE_HINT": "LATENCY",
+        # For latency, all threads run each layer together, and wait for the one that shares its core with others.
+        # For throughput, streams of few threads run parts of a batch; on a busy core that takes 0.7 of the time.
+        "PERFORMANCE_HINT": "THROUGHPUT" if options.is_for_batches else "LATENCY",
     }
-    if threads:
-        properties["INFERENCE_NUM_THREADS"] = threads
+    if options.threads:
+        properties["INFERENCE_NUM_THREADS"] = options.threads
     return properties
 
 

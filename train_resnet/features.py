@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +15,8 @@ from train_resnet.loading import Batch
 
 #: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.
 MEMORY_BOUND = 1 << 30
-#: Views that the backbone sees at a time; has no influence on training.
-BATCH_SIZE = 32
+#: Views that the backbone sees at a time, which streams on all cores share; has no influence on training.
+BATCH_SIZE = max(32, 2 * (os.cpu_count() or 1))
 
 
 class FeatureStore:

@@ -41,7 +41,7 @@ class HeadLearner:
         }
         self._runtime = open_runtime(
             _describe_network(start, parameters, len(splits.dataset.classes)),
-            RuntimeOptions(device=parameters.device, precision=parameters.precision),
+            RuntimeOptions(device=parameters.device, precision=parameters.precision, is_for_batches=True),
             None,
         )
         self.numerics = f"{self._runtime.name} {self._runtime.device} {self._runtime.precision}"

@@ -72,6 +72,24 @@ def test_batches_of_any_size_give_each_image_its_own_answer(make_network, runtim
 
 
 @pytest.mark.parametrize("runtime_name", RUNTIMES)
+def test_running_for_batches_changes_no_answer(make_network, runtime_name):
+    network = make_network()
+    expected = open_runtime(network.source, RuntimeOptions(runtime_name), None).run(network.images, with_features=True)
+    runtime = open_runtime(network.source, RuntimeOptions(runtime_name, threads=2, is_for_batches=True), None)
+    for count in (6, 1, 5):
+        output = runtime.run(network.images[:count], with_features=True)
+        for name, array in vars(output).items():
+            np.testing.assert_allclose(array, getattr(expected, name)[:count], rtol=1e-4, atol=1e-4)
+
+
+def test_openvino_runs_batches_in_as_many_streams_as_it_wants(make_network):
+    options = RuntimeOptions("openvino", threads=2, is_for_batches=True)
+    runtime = open_runtime(make_network().source, options, None)
+    assert len(runtime._requests) == runtime._compiled.get_property("NUM_STREAMS") == 2
+    assert len(open_runtime(make_network().source, RuntimeOptions("openvino"), None)._requests) == 1
+
+
+@pytest.mark.parametrize("runtime_name", RUNTIMES)
 def test_outputs_belong_to_the_caller(make_network, runtime_name):
     network = make_network()
     runtime = open_runtime(network.source, RuntimeOptions(runtime_name), None)
