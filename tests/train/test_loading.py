@@ -23,7 +23,7 @@ from infer_resnet.images import read_image
 from infer_resnet.preprocessing import Preprocessing
 from train_resnet.data import Sample
 from train_resnet.loading import Batch, ImageLoader, LoaderSettings
-from train_resnet.views import ImageMemory
+from train_resnet.views import ImageMemory, _fit_short_side
 
 CROP = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
 AUGMENTATIONS = ("none", "basic", "strong")
@@ -143,6 +143,13 @@ def test_large_images_are_reduced_by_averages_first(photographs: Mapping[str, np
         assert small_reduced is not None
     assert large_reduced.shape == small_reduced.shape == (91, 136, 3)
     assert np.abs(large_reduced.astype(int) - small_reduced).mean() < 4
+
+
+def test_images_that_would_lose_less_than_half_of_their_pixels_are_not_reduced() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    np.testing.assert_array_equal(_fit_short_side(image, 71), image)
+    np.testing.assert_array_equal(_fit_short_side(image[:50], 71), image[:50])
+    assert _fit_short_side(image, 70).shape == (70, 84, 3)
 
 
 # --- Keeping ---
