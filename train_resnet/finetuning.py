@@ -32,7 +32,7 @@ class NetworkLearner:
         # The starting weights may be mapped from the user's file: train on a copy.
         weights = {name: tensor.clone() for name, tensor in start.state_dict.items()}
         model = load_model(parameters.model_name, weights, parameters.small_input_stem).requires_grad_(True)
-        self.module = model.to(numerics.device, memory_format=_choose_weights_layout(numerics.device))  # type: ignore[call-overload]
+        self.module = model.to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.numerics = f"torch {numerics.device} {numerics.precision}"
         self._numerics = numerics
         self._splits = splits
@@ -95,15 +95,6 @@ class NetworkLearner:
     def _to_network(self, images: torch.Tensor) -> torch.Tensor:
         mean, std = self._preprocessing.mean, self._preprocessing.std
         return normalize(images, mean, std).to(self._numerics.device, memory_format=torch.channels_last)
-
-
-def _choose_weights_layout(device: str) -> torch.memory_format:
-    """Return how weights lie in memory; images are channels_last everywhere.
-
-    On a CPU, torch's fused optimizers take twice as long for weights in channels_last, and its convolutions, which
-    bring weights into a layout of their own, take as long for either.
-    """
-    return torch.contiguous_format if device == "cpu" else torch.channels_last
 
 
 def _check_batch_norm(parameters: TrainParameters) -> None:

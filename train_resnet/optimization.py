@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +93,19 @@ def build_optimizer(parameters: TrainParameters, weights: Iterable[nn.Parameter]
         weight_decay=parameters.weight_decay,
         fused=is_fused,
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Bring an optimizer into a state that was saved, wherever that was.
+
+    Averages are laid out in memory as their weights are: torch's fused optimizers pair weights, gradients and averages
+    by their places in memory, and say nothing where the layouts differ (seen in torch 2.14 on a CPU).
+    """
+    optimizer.load_state_dict(dict(state))
+    for weights, averages in optimizer.state.items():
+        for name, average in averages.items():
+            if torch.is_tensor(average) and average.shape == weights.shape:
+                averages[name] = torch.empty_like(weights, memory_format=torch.preserve_format).copy_(average)
 
 
 def compute_class_weights(kind: str, labels: np.ndarray, num_classes: int) -> torch.Tensor | None:

@@ -24,7 +24,13 @@ from train_resnet.finetuning import NetworkLearner
 from train_resnet.head import HeadLearner
 from train_resnet.initialization import Start, initialize
 from train_resnet.learners import ImageSplits, Learner
-from train_resnet.optimization import Loss, build_optimizer, choose_numerics, compute_class_weights
+from train_resnet.optimization import (
+    Loss,
+    build_optimizer,
+    choose_numerics,
+    compute_class_weights,
+    load_optimizer,
+)
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import CountingBar, Hooks
 from train_resnet.run_folder import (
@@ -106,7 +112,7 @@ class Run:
         """
         optimizer = build_optimizer(self.parameters, self.learner.module.parameters())
         if self.state.optimizer:
-            optimizer.load_state_dict(dict(self.state.optimizer))
+            load_optimizer(optimizer, self.state.optimizer)
         return optimizer
 
     def write_best(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from train_resnet.optimization import (
     choose_numerics,
     compute_class_weights,
     compute_learning_rate,
+    load_optimizer,
 )
 from train_resnet.parameters import TrainParameters
 
@@ -64,6 +67,34 @@ def test_optimizers_take_their_settings(name, kind):
     assert type(optimizer) is kind
     assert optimizer.defaults["weight_decay"] == 0.01
     assert 0.8 in (optimizer.defaults.get("momentum"), *optimizer.defaults.get("betas", ()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_optimizer_goes_on_whatever_the_layout_in_which_it_was_saved(name):
+    parameters = TrainParameters().updated({"optimizer": name})
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(5, 8, 4, 3, 3, generator=generator)
+
+    def step(weights, optimizer, gradient):
+        weights.grad = torch.empty_like(weights).copy_(gradient)
+        optimizer.step()
+
+    def make(layout):
+        weights = torch.nn.Parameter(start.clone(memory_format=layout))
+        return weights, build_optimizer(parameters, [weights])
+
+    expected, optimizer = make(torch.contiguous_format)
+    for gradient in gradients[:2]:
+        step(expected, optimizer, gradient)
+    saved = copy.deepcopy(optimizer.state_dict())
+    weights, resumed = make(torch.channels_last)
+    weights.data.copy_(expected.data)
+    load_optimizer(resumed, saved)
+    for gradient in gradients[2:]:
+        step(expected, optimizer, gradient)
+        step(weights, resumed, gradient)
+    assert weights.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(weights, expected)
 
 
 def test_a_device_that_is_not_there_is_refused():
