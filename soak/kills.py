@@ -16,12 +16,13 @@ from soak.material import FULL_TRAINING, get_head_training, write_digits, write_
 from soak.record import Finding
 from soak.run_files import compare_runs, find_damage, find_run, list_temporary
 
-TITLE = "Training that is killed loses nothing but its last epoch"
+TITLE = "Training that is killed loses nothing but its last epoch, or its last second"
 CLAIM = """
 Every file of a run is written under another name, flushed to the disk, and then renamed. Training runs of a resnet18
 (images of 32x32 pixels; the whole network for 4 epochs, the head alone for 8) were killed with SIGKILL, and every file
 that was left was read; then each run was resumed, and what it came to was compared with a run that nobody interrupted:
-weights, optimizer, predictions and all figures, bit for bit, timings and dates aside.
+weights, optimizer, predictions and all figures, bit for bit, timings and dates aside. Epochs that end within a second
+are saved together, so those of the whole network, which usually take longer, were told to be saved one by one.
 """
 
 TIMEOUT_S = 180
@@ -57,10 +58,14 @@ class Trial:
         parameters: Of the training.
         source: Its data set.
         folder: Where output folders are made.
+        save_interval: Seconds within which epochs are saved together; None for what users have.
     """
 
-    def __init__(self, parameters: Mapping[str, Any], source: Path, folder: Path) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Any], source: Path, folder: Path, save_interval: float | None = None
+    ) -> None:
         self._parameters, self._source, self._folder = parameters, source, folder
+        self._save_interval = save_interval
         self._chance = random.Random(0)
         self._count = 0
         began = time.monotonic()
@@ -131,7 +136,8 @@ class Trial:
 
     def _start(self, output: Path, **changes: object) -> ForkServerProcess:
         parameters = {**self._parameters, "output_folder": str(output), **changes}
-        process = _context.Process(target=_train, args=(parameters, str(self._source), str(output)))
+        arguments = parameters, str(self._source), str(output), self._save_interval
+        process = _context.Process(target=_train, args=arguments)
         output.mkdir(exist_ok=True)
         process.start()
         return process
@@ -140,9 +146,10 @@ class Trial:
 def run(folder: Path) -> Iterator[Finding]:
     """Kill 50 runs and more."""
     source, checkpoint = write_digits(folder / "digits"), write_model(folder / "backbone" / "best.safetensors", 1, 32)
-    for name, parameters in (("whole network", FULL_TRAINING), ("head alone", get_head_training(checkpoint))):
+    trainings = (("whole network", FULL_TRAINING, 0.0), ("head alone", get_head_training(checkpoint), None))
+    for name, parameters, save_interval in trainings:
         (folder / name).mkdir()
-        trial = Trial(parameters, source, folder / name)
+        trial = Trial(parameters, source, folder / name, save_interval)
         for moment, kill in (("at a random moment", trial.kill_at_random), ("while writing", trial.kill_in_write)):
             tally = Tally()
             while tally.kills < (18 if moment.startswith("at") else 9):
@@ -165,7 +172,7 @@ def _wait_for_run(process: ForkServerProcess, output: Path) -> float:
     return time.monotonic()
 
 
-def _train(parameters: Mapping[str, Any], source: str, output: str) -> None:
+def _train(parameters: Mapping[str, Any], source: str, output: str, save_interval: float | None) -> None:
     """Train in this process (a child); what it prints goes into a file."""
     import os
     import sys
@@ -175,10 +182,13 @@ def _train(parameters: Mapping[str, Any], source: str, output: str) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
     import torch
 
+    from train_resnet import run
     from train_resnet.parameters import TrainParameters
     from train_resnet.training import train
 
     torch.set_num_threads(1)
+    if save_interval is not None:
+        run.SAVE_INTERVAL_S = save_interval
     train(TrainParameters().updated(parameters), Path(source))
 
 

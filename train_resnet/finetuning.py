@@ -85,8 +85,9 @@ class NetworkLearner:
         self.module.load_state_dict(model.state_dict())
 
     def get_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the whole network."""
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
+        """Return the weights of the whole network, which later steps do not change."""
+        state_dict = self.module.state_dict()
+        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state_dict.items()}
 
     def close(self) -> None:
         """Close the image readers."""

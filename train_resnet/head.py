@@ -108,7 +108,7 @@ class HeadLearner:
         self.module.load_state_dict(model.fc.state_dict())
 
     def get_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the whole network: the backbone's as they were, and the head's."""
+        """Return the weights of the whole network: the backbone's as they were, and a copy of the head's."""
         head = {f"fc.{name}": value.detach().clone() for name, value in self.module.state_dict().items()}
         return {**add_counters(self._start.state_dict), **head}
 

@@ -6,9 +6,12 @@ import csv
 import hashlib
 import io
 import json
+import math
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +50,7 @@ from train_resnet.state import (
     TrainingState,
     check_circumstances,
     check_resumable,
+    find_best,
     read_state,
     write_state,
 )
@@ -54,6 +58,8 @@ from train_resnet.state import (
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
 DATA_REPORT_FILE = "data_report.json"
+#: Seconds from writing what was trained to writing it again; an epoch of a head may take a hundredth of one.
+SAVE_INTERVAL_S = 1.0
 
 _PACKAGES = ("torch", "torchvision", "openvino", "numpy", "scikit-learn", "ikomia")
 
@@ -80,7 +86,12 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
+    _unsaved_best: Mapping[str, torch.Tensor] | None = None
+    _save_after: float = -math.inf
     _is_published: bool = False
+
+    def __post_init__(self) -> None:
+        self._num_saved = self.state.epoch
 
     @property
     def dataset(self) -> Dataset:
@@ -115,16 +126,39 @@ class Run:
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
 
-    def write_best(self) -> None:
-        """Write the weights of the last epoch as the best ones; the first of them make `latest` point here."""
-        metadata_ = self.describe(self.state.history[-1])
-        write_checkpoint(self.folder / BEST_CHECKPOINT, self.learner.get_state_dict(), metadata_)
+    def finish_epoch(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
+        """Take up what an epoch came to, and save it unless something was saved within the last second."""
+        state = self.state
+        state.history.append(row)
+        state.weights, state.optimizer = self.learner.module.state_dict(), optimizer.state_dict()
+        if state.best is row:
+            self._unsaved_best = self.learner.get_state_dict()
+        if time.monotonic() > self._save_after:
+            self.save()
+        else:  # The next step changes them.
+            state.weights, state.optimizer = deepcopy((state.weights, state.optimizer))
+
+    def save(self) -> None:
+        """Write what is not written yet of the finished epochs: the best weights, then the state, then the history.
+
+        The first weights make `latest` point here.
+        """
+        if self._num_saved == self.state.epoch:
+            return
+        best = self.state.best
+        if self._unsaved_best is not None and best is not None:
+            write_checkpoint(self.folder / BEST_CHECKPOINT, self._unsaved_best, self.describe(best))
+            self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
             publish_latest(self.folder)
             self._is_published = True
+        write_state(self.folder, self.state)
+        self._write_history()
+        self._num_saved = self.state.epoch
+        self._save_after = time.monotonic() + SAVE_INTERVAL_S
 
-    def write_history(self) -> None:
+    def _write_history(self) -> None:
         """Write the figures of all epochs as CSV."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(self.state.history[0]), lineterminator="\n")
@@ -134,12 +168,12 @@ class Run:
 
     def describe_kept(self) -> str:
         """Say in words what a failed or stopped run leaves behind."""
-        best = self.state.best
+        best = find_best(self.state.history[: self._num_saved])
         kept = f"no epoch was finished; resume_from={self.folder} begins the first again"
         if best is not None:
             kept = (
                 f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
-                f"kept; resume_from={self.folder} goes on after epoch {self.state.epoch}"
+                f"kept; resume_from={self.folder} goes on after epoch {self._num_saved}"
             )
         return kept
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ class TrainingState:
 
     @property
     def best(self) -> Row | None:
-        """The row of the best epoch: highest validation accuracy, then lowest loss, then the earliest."""
-        return min(self.history, key=lambda row: (-row["val_accuracy"], row["val_loss"]), default=None)
+        """The row of the best epoch."""
+        return find_best(self.history)
 
     @property
     def epochs_without_progress(self) -> int:
@@ -88,6 +88,11 @@ class TrainingState:
             return 0
         accuracies = [row["val_accuracy"] for row in self.history]
         return len(accuracies) - 1 - accuracies.index(max(accuracies))
+
+
+def find_best(history: Sequence[Row]) -> Row | None:
+    """Return the row of the best epoch: highest validation accuracy, then lowest loss, then the earliest."""
+    return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]), default=None)
 
 
 def write_state(folder: Path, state: TrainingState) -> None:

@@ -23,7 +23,7 @@ from train_resnet.outcome import TrainingResult, conclude
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks, ProgressBar, TrainingStopped
 from train_resnet.run import Run, open_run
-from train_resnet.state import Row, write_state
+from train_resnet.state import Row
 from train_resnet.tracking import Tracker, start_tracking
 
 logger = logging.getLogger(__name__)
@@ -72,24 +72,22 @@ def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None)
 
 
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
-    """Train epoch after epoch, keep the best and the state of each; return in words why training ended."""
+    """Train epoch after epoch, keep the best and the last state; return in words why training ended."""
     parameters, state, optimizer = run.parameters, run.state, run.open_optimizer()
-    while state.epoch < parameters.epochs:
-        patience = parameters.early_stopping_patience
-        if patience and state.epochs_without_progress >= patience:
-            return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
-        if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
-            return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
-        row = _train_epoch(run, optimizer, state.epoch)
-        state.history.append(row)
-        if state.best is row:
-            run.write_best()
-        state.weights, state.optimizer = run.learner.module.state_dict(), optimizer.state_dict()
-        write_state(run.folder, state)
-        run.write_history()
-        tracker.log_epoch(row)
-        run.hooks.on_epoch()
-    return f"trained {state.epoch} epochs"
+    try:
+        while state.epoch < parameters.epochs:
+            patience = parameters.early_stopping_patience
+            if patience and state.epochs_without_progress >= patience:
+                return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+            if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
+                return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
+            row = _train_epoch(run, optimizer, state.epoch)
+            run.finish_epoch(row, optimizer)
+            tracker.log_epoch(row)
+            run.hooks.on_epoch()
+        return f"trained {state.epoch} epochs"
+    finally:
+        run.save()
 
 
 def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
@@ -172,13 +170,13 @@ def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> Non
     raise TrainingDivergedError(
         f"train_resnet: the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
         f"expected a finite number. Try learning_rate={run.parameters.learning_rate / 10:g}"
-        f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}; {run.describe_kept()}"
+        f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}"
     )
 
 
 @contextmanager
 def _explain_failures(run: Run) -> Iterator[None]:
-    """Say what was kept when training is stopped, and what to do when memory or disk are full."""
+    """Say what was kept when training does not come to its end, and what to do when memory or disk are full."""
     try:
         yield
     except TrainingStopped as error:
@@ -187,6 +185,8 @@ def _explain_failures(run: Run) -> Iterator[None]:
             f"{run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.best else None,
         ) from error
+    except TrainingDivergedError as error:
+        raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error
     except Exception as error:
         explained = _explain_memory(error, run) or _explain_disk(error, run)
         if explained is None:

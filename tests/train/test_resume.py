@@ -10,6 +10,7 @@ import torch
 
 from infer_resnet.checkpoint import open_weights
 from infer_resnet.schema import ParameterError
+from train_resnet import run
 from train_resnet.progress import Hooks, TrainingStopped
 from train_resnet.state import read_state
 from train_resnet.training import train
@@ -92,6 +93,38 @@ def test_a_resumed_head_equals_the_uninterrupted_one(three_digits, make_paramete
     whole = train(make_parameters(**values), three_digits).folder
     parameters = make_parameters(output_folder=str(tmp_path / "interrupted"), **values)
     folder = interrupt(parameters, three_digits, 2, 1)
+    train(parameters.updated({"resume_from": str(folder)}), three_digits)
+    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    assert without_times(folder) == without_times(whole)
+
+
+def test_epochs_that_end_within_a_second_are_saved_together(three_digits, make_parameters, tmp_path, monkeypatch):
+    saved, folders = [], []
+    write_state = run.write_state
+
+    def write(folder, state):
+        saved.append(state.epoch)
+        write_state(folder, state)
+
+    monkeypatch.setattr(run, "write_state", write)
+    for interval, expected in ((0.0, [0, 1, 2, 3]), (1000.0, [0, 1, 3])):
+        monkeypatch.setattr(run, "SAVE_INTERVAL_S", interval)
+        folders.append(train(make_parameters(output_folder=str(tmp_path / str(interval))), three_digits).folder)
+        assert saved == expected
+        saved.clear()
+    one, other = folders
+    assert (one / "best.safetensors").read_bytes() == (other / "best.safetensors").read_bytes()
+    assert without_times(one) == without_times(other)
+    assert_same_tensors(dict(read_state(one).weights), dict(read_state(other).weights))
+    assert_same_tensors(dict(read_state(one).optimizer), dict(read_state(other).optimizer))
+
+
+def test_what_was_not_saved_yet_is_saved_when_training_fails(three_digits, make_parameters, tmp_path, monkeypatch):
+    whole = train(make_parameters(), three_digits).folder
+    monkeypatch.setattr(run, "SAVE_INTERVAL_S", 1000)
+    parameters = make_parameters(output_folder=str(tmp_path / "interrupted"))
+    folder = interrupt(parameters, three_digits, 2, 3)  # what was trained of the third epoch is in nothing that is kept
+    assert read_state(folder).epoch == 2
     train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
     assert without_times(folder) == without_times(whole)

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from infer_resnet.checkpoint import open_weights
 from infer_resnet.model import load_model
 from infer_resnet.schema import ParameterError
-from train_resnet import training
+from train_resnet import run, training
 from train_resnet.data import DatasetError
 from train_resnet.export import ExportError
 from train_resnet.optimization import Loss
@@ -251,14 +251,14 @@ def test_too_little_memory_names_the_batch_size_to_try(three_digits, make_parame
 
 def test_a_full_disk_says_what_is_kept(three_digits, make_parameters, monkeypatch, tmp_path):
     heard = []
-    write_state = training.write_state
+    write_state = run.write_state
 
     def fail(folder, state):
         if heard:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_state(folder, state)
 
-    monkeypatch.setattr(training, "write_state", fail)
+    monkeypatch.setattr(run, "write_state", fail)
     with pytest.raises(OSError, match=r"no space left .*resume_from=") as caught:
         train(make_parameters(), three_digits, Hooks(on_epoch=lambda: heard.append(1)))
     assert caught.value.errno == errno.ENOSPC
@@ -274,7 +274,7 @@ def test_a_file_size_limit_at_any_write_leaves_what_was_saved(three_digits, make
 import resource, sys
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from train_resnet import training
+from train_resnet import run, training
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks
 
