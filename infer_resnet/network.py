@@ -24,7 +24,8 @@ class RuntimeOptions:
     """Where and how a network runs: see the parameters of the same names.
 
     Attributes:
-        is_for_batches: Whether many images are to be run in the least time, instead of each as soon as may be.
+        is_for_batches: Whether many images are to be run in the least time, instead of each as soon as may be; to
+            PyTorch it is the same.
     """
 
     runtime: str = "auto"

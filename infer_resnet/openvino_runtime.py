@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,11 @@ class OpenVinoRuntime:
         wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
             requests = self._requests[: len(parts)]
-            for request, part in zip(requests, parts, strict=True):
-                request.set_input_tensor(ov.Tensor(part.numpy(), shared_memory=True))
-                request.start_async()
-            for request in requests:
-                request.wait()
+            with ExitStack() as running:  # waits for all that read the images, also where one fails
+                for request, part in zip(requests, parts, strict=True):
+                    request.set_input_tensor(ov.Tensor(part.numpy(), shared_memory=True))
+                    request.start_async()
+                    running.callback(request.wait)
             # The memory of the requests is overwritten by the next run.
             outputs = ([request.get_tensor(name).data for request in requests] for name in wanted)
             return NetworkOutput(*(np.concatenate(arrays, dtype=np.float32) for arrays in outputs))
@@ -91,7 +92,7 @@ def _get_properties(precision: str, options: RuntimeOptions) -> dict[str, str | 
         # Without the hint OpenVINO takes bf16 by itself where the CPU has it.
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
         # For latency, all threads run each layer together, and wait for the one that shares its core with others.
-        # For throughput, streams of few threads run parts of a batch; on a busy core that takes 0.7 of the time.
+        # For throughput, streams of few threads run parts of a batch, each at its own pace.
         "PERFORMANCE_HINT": "THROUGHPUT" if options.is_for_batches else "LATENCY",
     }
     if options.threads:
@@ -126,6 +127,7 @@ def _list_facts(core: ov.Core, source: NetworkSource, properties: dict[str, str 
         "normalization": [list(source.mean), list(source.std)],
         "is_graph": source.graph_path is not None,
         "precision": properties["INFERENCE_PRECISION_HINT"],
+        "performance_hint": properties["PERFORMANCE_HINT"],
         "graph_version": GRAPH_VERSION,
         "openvino": ov.get_version(),
         "cpu": [

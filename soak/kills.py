@@ -16,7 +16,7 @@ from soak.material import FULL_TRAINING, get_head_training, write_digits, write_
 from soak.record import Finding
 from soak.run_files import compare_runs, find_damage, find_run, list_temporary
 
-TITLE = "Training that is killed loses nothing but its last epoch, or its last second"
+TITLE = "Training that is killed loses nothing but its last epoch and the second before it"
 CLAIM = """
 Every file of a run is written under another name, flushed to the disk, and then renamed. Training runs of a resnet18
 (images of 32x32 pixels; the whole network for 4 epochs, the head alone for 8) were killed with SIGKILL, and every file

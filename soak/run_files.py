@@ -54,6 +54,8 @@ def compare_runs(one: Path, other: Path) -> list[str]:
     ]
     if _read_metrics(one) != _read_metrics(other):
         differences.append("metrics.json differs")
+    if _read_history(one) != _read_history(other):
+        differences.append("metrics.csv differs")
     states = [read_state(folder) for folder in (one, other)]
     if not _is_same([[dict(state.weights), dict(state.optimizer)] for state in states]):
         differences.append("the last weights or the optimizer's state differ")
@@ -74,6 +76,13 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
     for name in _OWN_PARAMETERS:
         del metrics["parameters"][name]
     return metrics
+
+
+def _read_history(folder: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text(encoding="utf-8").splitlines()))
+    for row in rows:
+        del row["seconds"]
+    return rows
 
 
 def _is_same(pair: list[Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import IO
 import numpy as np
 
 from infer_resnet.network import Runtime
+from infer_resnet.torch_runtime import count_cores
 from train_resnet.loading import Batch
 
 #: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.
 MEMORY_BOUND = 1 << 30
-#: Views that the backbone sees at a time, which streams on all cores share; has no influence on training.
-BATCH_SIZE = max(32, 2 * (os.cpu_count() or 1))
+#: Views that the backbone sees at a time, two for each core if it has many; it may change the last bits of features.
+BATCH_SIZE = min(max(32, 2 * count_cores()), 128)
 
 
 class FeatureStore:

@@ -20,7 +20,7 @@ from train_resnet.optimization import Numerics
 from train_resnet.parameters import TrainParameters
 from train_resnet.progress import Hooks
 
-#: Images of one forward pass without gradients; what more of them pass from layer to layer leaves the CPU's caches.
+#: Images of one forward pass without gradients; of more, what layers pass on no longer fits a CPU's caches.
 EVALUATION_BATCH_SIZE = 16
 
 
@@ -85,9 +85,8 @@ class NetworkLearner:
         self.module.load_state_dict(model.state_dict())
 
     def get_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the whole network, which later steps do not change."""
-        state_dict = self.module.state_dict()
-        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in state_dict.items()}
+        """Return a copy of the weights of the whole network."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self.module.state_dict().items()}
 
     def close(self) -> None:
         """Close the image readers."""

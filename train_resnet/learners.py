@@ -69,7 +69,7 @@ class Learner(Protocol):
         """Take the weights of a whole network."""
 
     def get_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the whole network, which later steps do not change."""
+        """Return a copy of the weights of the whole network."""
 
     def close(self) -> None:
         """Give files, threads and processes back."""

@@ -96,7 +96,7 @@ def build_optimizer(parameters: TrainParameters, weights: Iterable[nn.Parameter]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Bring an optimizer into a state that was saved, wherever that was.
+    """Bring an optimizer into a state that was saved, in whatever memory layout.
 
     Averages are laid out in memory as their weights are: torch's fused optimizers pair weights, gradients and averages
     by their places in memory, and say nothing where the layouts differ (seen in torch 2.14 on a CPU).
@@ -105,7 +105,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     for weights, averages in optimizer.state.items():
         for name, average in averages.items():
             if torch.is_tensor(average) and average.shape == weights.shape:
-                averages[name] = torch.empty_like(weights, memory_format=torch.preserve_format).copy_(average)
+                averages[name] = torch.empty_like(weights).copy_(average)
 
 
 def compute_class_weights(kind: str, labels: np.ndarray, num_classes: int) -> torch.Tensor | None:

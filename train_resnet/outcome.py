@@ -43,7 +43,7 @@ class TrainingResult:
         checkpoint: The best weights, self-describing.
         classes: Class names in the order of the outputs.
         history: Figures of every epoch.
-        best: Those of the best epoch.
+        best: Epoch, val_accuracy and val_loss of the best weights, as their file says it.
         metrics: Result of `compute_metrics` on the validation images.
         test_metrics: The same on the test images, where there are any.
         reason: In words, why training ended.
@@ -53,7 +53,7 @@ class TrainingResult:
     checkpoint: Path
     classes: tuple[str, ...]
     history: Sequence[Row]
-    best: Row
+    best: Mapping[str, Any]
     metrics: Mapping[str, Any]
     test_metrics: Mapping[str, Any] | None
     reason: str
@@ -92,8 +92,6 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         reason: In words, why.
         began: Reading of the monotonic clock when training began.
     """
-    best = run.state.best
-    assert best is not None
     weights = open_weights(run.folder / BEST_CHECKPOINT)
     assert weights.metadata is not None
     model = load_model(weights.metadata.model_name, weights.read_state_dict(), weights.metadata.small_input_stem)
@@ -108,7 +106,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
-        best=best,
+        best=weights.metadata.metrics,
         metrics=val.metrics,
         test_metrics=test.metrics if test else None,
         reason=reason,

@@ -11,7 +11,6 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +49,7 @@ from train_resnet.state import (
     TrainingState,
     check_circumstances,
     check_resumable,
+    copy_to_cpu,
     find_best,
     read_state,
     write_state,
@@ -86,7 +86,7 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
-    _unsaved_best: Mapping[str, torch.Tensor] | None = None
+    _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
 
@@ -128,33 +128,36 @@ class Run:
 
     def finish_epoch(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
         """Take up what an epoch came to, and save it unless something was saved within the last second."""
-        state = self.state
+        state, is_due = self.state, time.monotonic() >= self._save_after
+        weights, optimizer_state = self.learner.module.state_dict(), optimizer.state_dict()
+        if not is_due:  # the next step changes them
+            weights, optimizer_state = copy_to_cpu(weights), copy_to_cpu(optimizer_state)
+        best = self._unsaved_best
+        if find_best([*state.history, row]) is row:
+            best = row, self.learner.get_state_dict()
+        # All of it or, where memory was too small for a copy, nothing.
+        self._unsaved_best, state.weights, state.optimizer = best, weights, optimizer_state
         state.history.append(row)
-        state.weights, state.optimizer = self.learner.module.state_dict(), optimizer.state_dict()
-        if state.best is row:
-            self._unsaved_best = self.learner.get_state_dict()
-        if time.monotonic() > self._save_after:
+        if is_due:
             self.save()
-        else:  # The next step changes them.
-            state.weights, state.optimizer = deepcopy((state.weights, state.optimizer))
 
     def save(self) -> None:
-        """Write what is not written yet of the finished epochs: the best weights, then the state, then the history.
+        """Write what is not written yet of the finished epochs: best weights, history, and at last the state.
 
-        The first weights make `latest` point here.
+        A process that is killed in between trains the same epochs again. The first save makes `latest` point here.
         """
         if self._num_saved == self.state.epoch:
             return
-        best = self.state.best
-        if self._unsaved_best is not None and best is not None:
-            write_checkpoint(self.folder / BEST_CHECKPOINT, self._unsaved_best, self.describe(best))
+        if self._unsaved_best is not None:
+            row, weights = self._unsaved_best
+            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, self.describe(row))
             self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
             publish_latest(self.folder)
             self._is_published = True
-        write_state(self.folder, self.state)
         self._write_history()
+        write_state(self.folder, self.state)
         self._num_saved = self.state.epoch
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
 
@@ -169,7 +172,7 @@ class Run:
     def describe_kept(self) -> str:
         """Say in words what a failed or stopped run leaves behind."""
         best = find_best(self.state.history[: self._num_saved])
-        kept = f"no epoch was finished; resume_from={self.folder} begins the first again"
+        kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
         if best is not None:
             kept = (
                 f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "

@@ -95,6 +95,15 @@ def find_best(history: Sequence[Row]) -> Row | None:
     return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]), default=None)
 
 
+def copy_to_cpu(value: Any) -> Any:
+    """Return nested dictionaries and lists with copies of their tensors, laid out as they are, on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: copy_to_cpu(item) for name, item in value.items()}
+    return [copy_to_cpu(item) for item in value] if isinstance(value, list) else value
+
+
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write the state into a run folder, whole or not at all."""
     content = {**vars(state), "circumstances": asdict(state.circumstances), "classes": list(state.classes)}

@@ -73,21 +73,30 @@ def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None)
 
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     """Train epoch after epoch, keep the best and the last state; return in words why training ended."""
-    parameters, state, optimizer = run.parameters, run.state, run.open_optimizer()
-    try:
-        while state.epoch < parameters.epochs:
-            patience = parameters.early_stopping_patience
-            if patience and state.epochs_without_progress >= patience:
-                return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
-            if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
-                return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
-            row = _train_epoch(run, optimizer, state.epoch)
-            run.finish_epoch(row, optimizer)
-            tracker.log_epoch(row)
-            run.hooks.on_epoch()
+    optimizer = run.open_optimizer()
+    while (reason := _find_reason_to_end(run, deadline)) is None:
+        try:
+            row = _train_epoch(run, optimizer, run.state.epoch)
+        except BaseException:
+            run.save()
+            raise
+        run.finish_epoch(row, optimizer)
+        tracker.log_epoch(row)
+        run.hooks.on_epoch()
+    run.save()
+    return reason
+
+
+def _find_reason_to_end(run: Run, deadline: float) -> str | None:
+    parameters, state = run.parameters, run.state
+    patience = parameters.early_stopping_patience
+    if state.epoch >= parameters.epochs:
         return f"trained {state.epoch} epochs"
-    finally:
-        run.save()
+    if patience and state.epochs_without_progress >= patience:
+        return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+    if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
+        return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
+    return None
 
 
 def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:

@@ -1,7 +1,7 @@
 """Views: what the network sees of an image file, plain as at inference or augmented for one epoch.
 
-Augmented views are made from a reduced form of the image, whether that form is kept in memory or made anew, so
-keeping has no influence on the result.
+Augmented views are made from a reduced form of the image, a small image being its own, whether that form is kept in
+memory or made anew, so keeping has no influence on the result.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class ViewMaker:
 
 
 def _fit_short_side(image: np.ndarray, length: int) -> np.ndarray:
-    """Return a copy of an (H, W, 3) uint8 image whose short side is `length`, or a little more, see `_MAX_SHARE_LEFT`.
+    """Return a copy of an (H, W, 3) uint8 image, reduced to a short side of `length` unless it is hardly larger.
 
     Images of more than four times that length are first averaged over squares of pixels, which bounds time and memory.
     """

@@ -85,8 +85,26 @@ def test_running_for_batches_changes_no_answer(make_network, runtime_name):
 def test_openvino_runs_batches_in_as_many_streams_as_it_wants(make_network):
     options = RuntimeOptions("openvino", threads=2, is_for_batches=True)
     runtime = open_runtime(make_network().source, options, None)
-    assert len(runtime._requests) == runtime._compiled.get_property("NUM_STREAMS") == 2
+    num_streams = runtime._compiled.get_property("NUM_STREAMS")
+    assert len(runtime._requests) == num_streams == min(2, torch_runtime.count_cores())
     assert len(open_runtime(make_network().source, RuntimeOptions("openvino"), None)._requests) == 1
+
+
+def test_a_part_of_a_batch_that_fails_leaves_the_runtime_as_it_was(make_network):
+    network = make_network()
+    runtime = open_runtime(network.source, RuntimeOptions("openvino", threads=2, is_for_batches=True), None)
+    expected = runtime.run(network.images).logits
+
+    class Broken:
+        def set_input_tensor(self, _):
+            raise RuntimeError("broken")
+
+    requests = runtime._requests
+    runtime._requests = [requests[0], Broken()]
+    with pytest.raises(RuntimeError, match="broken"):
+        runtime.run(network.images)
+    runtime._requests = requests
+    np.testing.assert_array_equal(runtime.run(network.images).logits, expected)
 
 
 @pytest.mark.parametrize("runtime_name", RUNTIMES)

@@ -26,9 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_that_is_killed_goes_on_to_the_same_end(folder, tmp_path):
     trial = kills.Trial({**FULL_TRAINING, "epochs": 2, "export_pth": False}, folder / "digits", tmp_path)
     tally = kills.Tally()
-    trial.kill_in_write(tally)
+    while not tally.kills:
+        trial.kill_in_write(tally)
     assert tally.failures == []
-    assert tally.kills == tally.same
+    assert tally.kills == tally.same == 1
 
 
 def test_no_gadget_runs(tmp_path):

@@ -10,7 +10,8 @@ import torch
 
 from infer_resnet.checkpoint import open_weights
 from infer_resnet.schema import ParameterError
-from train_resnet import run
+from train_resnet import run, training
+from train_resnet.finetuning import NetworkLearner
 from train_resnet.progress import Hooks, TrainingStopped
 from train_resnet.state import read_state
 from train_resnet.training import train
@@ -66,6 +67,12 @@ def assert_same_tensors(one, other):
         assert one == other
 
 
+@pytest.fixture
+def each_epoch_better(monkeypatch):
+    """Let validation find every epoch better than the one before."""
+    monkeypatch.setattr(training, "_validate", lambda run: (1.0, run.state.epoch / 10))
+
+
 @pytest.mark.parametrize(
     ("values", "epoch", "batch"),
     [
@@ -98,6 +105,7 @@ def test_a_resumed_head_equals_the_uninterrupted_one(three_digits, make_paramete
     assert without_times(folder) == without_times(whole)
 
 
+@pytest.mark.usefixtures("each_epoch_better")
 def test_epochs_that_end_within_a_second_are_saved_together(three_digits, make_parameters, tmp_path, monkeypatch):
     saved, folders = [], []
     write_state = run.write_state
@@ -119,12 +127,46 @@ def test_epochs_that_end_within_a_second_are_saved_together(three_digits, make_p
     assert_same_tensors(dict(read_state(one).optimizer), dict(read_state(other).optimizer))
 
 
+@pytest.mark.usefixtures("each_epoch_better")
 def test_what_was_not_saved_yet_is_saved_when_training_fails(three_digits, make_parameters, tmp_path, monkeypatch):
-    whole = train(make_parameters(), three_digits).folder
+    values = {"scheduler": "constant"}
+    whole = train(make_parameters(**values), three_digits).folder
+    two = train(make_parameters(epochs=2, output_folder=str(tmp_path / "two"), **values), three_digits).folder
     monkeypatch.setattr(run, "SAVE_INTERVAL_S", 1000)
-    parameters = make_parameters(output_folder=str(tmp_path / "interrupted"))
-    folder = interrupt(parameters, three_digits, 2, 3)  # what was trained of the third epoch is in nothing that is kept
+    parameters = make_parameters(output_folder=str(tmp_path / "interrupted"), **values)
+    folder = interrupt(parameters, three_digits, 2, 3)
+    # What was trained of the third epoch is in nothing that is kept.
     assert read_state(folder).epoch == 2
+    assert_same_tensors(dict(read_state(folder).weights), dict(read_state(two).weights))
+    assert_same_tensors(open_weights(folder).read_state_dict(), open_weights(two).read_state_dict())
+    train(parameters.updated({"resume_from": str(folder)}), three_digits)
+    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    assert without_times(folder) == without_times(whole)
+
+
+@pytest.mark.usefixtures("each_epoch_better")
+@pytest.mark.parametrize("interval", [0.0, 1000.0])
+def test_an_epoch_whose_weights_cannot_be_copied_is_trained_again(
+    three_digits, make_parameters, tmp_path, monkeypatch, interval
+):
+    whole = train(make_parameters(), three_digits).folder
+    get_state_dict = NetworkLearner.get_state_dict
+    calls = []
+
+    def fail(self):
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("out of memory")
+        return get_state_dict(self)
+
+    monkeypatch.setattr(run, "SAVE_INTERVAL_S", interval)
+    parameters = make_parameters(output_folder=str(tmp_path / "failed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(NetworkLearner, "get_state_dict", fail)
+        with pytest.raises(MemoryError, match=r"the best weights so far \(epoch 1, "):
+            train(parameters, three_digits)
+    (folder,) = (path for path in (tmp_path / "failed").iterdir() if not path.is_symlink())
+    assert read_state(folder).best["epoch"] == open_weights(folder).metadata.metrics["epoch"] == 1
     train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
     assert without_times(folder) == without_times(whole)
