@@ -40,7 +40,7 @@ TRAINING = {
     "batch_size": 64,
     "optimizer": "adamw",
     "learning_rate": 0.003,
-    "weight_decay": 0.1,
+    "weight_decay": 0.5,
     "label_smoothing": 0.1,
 }
 
