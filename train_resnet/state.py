@@ -77,11 +77,6 @@ class TrainingState:
         return len(self.history)
 
     @property
-    def best(self) -> Row | None:
-        """The row of the best epoch."""
-        return find_best(self.history)
-
-    @property
     def epochs_without_progress(self) -> int:
         """Number of epochs since validation accuracy last rose."""
         if not self.history:

@@ -192,7 +192,7 @@ def _explain_failures(run: Run) -> Iterator[None]:
         raise TrainingStopped(
             f"train_resnet: stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; "
             f"{run.describe_kept()}",
-            run.folder / BEST_CHECKPOINT if run.state.best else None,
+            run.folder / BEST_CHECKPOINT if run.state.history else None,
         ) from error
     except TrainingDivergedError as error:
         raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error
