@@ -35,7 +35,7 @@ def prepare_engine() -> None:
     sys.path.insert(0, str(REPOSITORY))
     import ikomia  # noqa: F401 - sets up its logger
 
-    from infer_resnet.openmp import fix_thread_count
+    from resnetkit.machine.openmp import fix_thread_count
 
     logging.getLogger("ikomia").setLevel(logging.ERROR)
     fix_thread_count()
@@ -208,8 +208,8 @@ def make_empty_run(run_network: Callable[[], Any], image: np.ndarray) -> Callabl
 
 def load_predictor(parameters: Mapping[str, object]) -> Any:
     """Return the predictor that infer_resnet makes from its parameters."""
-    from infer_resnet.loader import Loader
-    from infer_resnet.parameters import InferParameters
+    from resnetkit.answers.loader import Loader
+    from resnetkit.parameters.inference import InferParameters
 
     return Loader().load(InferParameters(resize_mode="squash").updated(parameters))[1]
 

@@ -32,14 +32,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from infer_resnet.model import freeze_backbone, load_model
-from infer_resnet.preprocessing import normalize
-from train_resnet.data import read_dataset
-from train_resnet.initialization import initialize
-from train_resnet.learners import ImageSplits, shuffle
-from train_resnet.optimization import build_optimizer, compute_learning_rate
-from train_resnet.parameters import TrainParameters
-from train_resnet.training import train
+from resnetkit.data.dataset import read_dataset
+from resnetkit.images.preprocessing import normalize
+from resnetkit.learners.initialization import initialize
+from resnetkit.learners.learner import ImageSplits, shuffle
+from resnetkit.learners.optimization import build_optimizer, compute_learning_rate
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.training.loop import train
+from resnetkit.weights.models import freeze_backbone, load_model
 
 SIZE = 32
 EPOCHS = 15

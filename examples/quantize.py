@@ -23,18 +23,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infer_resnet.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
-from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
-from infer_resnet.class_names import find_class_names
-from infer_resnet.files import resolve_path
-from infer_resnet.images import IMAGE_SUFFIXES, read_image
-from infer_resnet.model import fetch_imagenet_weights
-from infer_resnet.network import NetworkSource, RuntimeOptions
-from infer_resnet.openvino_graph import build_graph, is_quantized, save_graph
-from infer_resnet.pixels import ImageError
-from infer_resnet.preprocessing import Preprocessing
-from infer_resnet.runtimes import open_runtime
-from train_resnet.quantization import MAX_CALIBRATION_IMAGES, QuantizationError, quantize_graph
+from resnetkit.exports.quantization import MAX_CALIBRATION_IMAGES, QuantizationError, quantize_graph
+from resnetkit.images.pixels import ImageError
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.reading import IMAGE_SUFFIXES, read_image
+from resnetkit.machine.files import resolve_path
+from resnetkit.runtimes.choice import open_runtime
+from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
+from resnetkit.runtimes.openvino_graph import build_graph, is_quantized, save_graph
+from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
+from resnetkit.weights.class_names import find_class_names
+from resnetkit.weights.models import fetch_imagenet_weights
 
 _BATCH_SIZE = 16
 

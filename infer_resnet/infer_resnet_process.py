@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ikomia import core, dataprocess
 
-from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
-from infer_resnet.parameters import InferParameters
-from infer_resnet.plugin_info import fill_shared_info
+from resnetkit.about import fill_shared_info
+from resnetkit.parameters.adapter import ParametersAdapter, SetParametersMixin
+from resnetkit.parameters.inference import InferParameters
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from infer_resnet.boxes import Box
-    from infer_resnet.drawing import Color
-    from infer_resnet.loader import Model
-    from infer_resnet.predictor import AnswerOptions, Prediction, Predictor
+    from resnetkit.answers.drawing import Color
+    from resnetkit.answers.loader import Model
+    from resnetkit.answers.predictor import AnswerOptions, Prediction, Predictor
+    from resnetkit.images.boxes import Box
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what is loaded: architecture, weights, classes, preprocessing, runtime; JSON-able."""
-        from infer_resnet.loader import describe
+        from resnetkit.answers.loader import describe
 
         predictor = self._load(self._get_values())
         assert self._model is not None
@@ -90,8 +90,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         Raises:
             ValueError: There is no image.
         """
-        from infer_resnet.drawing import annotate
         from infer_resnet.inputs import read_image_input
+        from resnetkit.answers.drawing import annotate
 
         colors = [self._get_color(prediction) for prediction in self._predictions]
         return annotate(read_image_input(self.get_input(0)), self._predictions, colors)
@@ -134,8 +134,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def _load(self, values: InferParameters) -> Predictor:
         if self._loader is None:
-            from infer_resnet.loader import Loader
-            from infer_resnet.smoothing import ProbabilitySmoother
+            from resnetkit.answers.loader import Loader
+            from resnetkit.answers.smoothing import ProbabilitySmoother
 
             self._loader, self._smoother = Loader(), ProbabilitySmoother()
         predictor: Predictor
@@ -145,7 +145,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         return predictor
 
     def _log_once(self, model: Model, predictor: Predictor) -> None:
-        from infer_resnet.loader import summarize
+        from resnetkit.answers.loader import summarize
 
         text = summarize(model, predictor)
         if text != self._logged:
@@ -154,8 +154,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def _set_names(self, predictor: Predictor, has_unknown: bool) -> None:
         """Tell the engine the names and as many colours: it reads past a table that is too short."""
-        from infer_resnet.drawing import make_colors
-        from infer_resnet.predictor import UNKNOWN
+        from resnetkit.answers.drawing import make_colors
+        from resnetkit.answers.predictor import UNKNOWN
 
         names = (*predictor.classes, UNKNOWN) if has_unknown else predictor.classes
         if names != self._names:
@@ -183,8 +183,8 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         return prediction
 
     def _classify_boxes(self, predictor: Predictor, image: np.ndarray, values: InferParameters) -> list[Prediction]:
-        from infer_resnet.boxes import crop_box
         from infer_resnet.inputs import select_shapes
+        from resnetkit.images.boxes import crop_box
 
         items, boxes, crops = [], [], []
         for item in select_shapes(self.get_input_objects()):
@@ -214,7 +214,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
 
 def _get_answer_options(values: InferParameters) -> AnswerOptions:
-    from infer_resnet.predictor import AnswerOptions
+    from resnetkit.answers.predictor import AnswerOptions
 
     return AnswerOptions(
         top_k=values.top_k,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ikomia.utils.tests import run_for_test
 
-from infer_resnet.files import resolve_path
-from infer_resnet.images import read_image
+from resnetkit.images.reading import read_image
+from resnetkit.machine.files import resolve_path
 
 if TYPE_CHECKING:
     from infer_resnet.infer_resnet_process import InferResnet

@@ -6,16 +6,22 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
+from ikomia.utils import qtconversion
 
-from infer_resnet.checkpoint import ModelMetadata, WeightsError, read_metadata
-from infer_resnet.files import resolve_path
-from infer_resnet.parameters import InferParameters
+from resnetkit.forms.panel import FieldRules, ParametersPanel
+from resnetkit.machine.files import resolve_path
+from resnetkit.parameters.inference import InferParameters
+from resnetkit.weights.checkpoint import ModelMetadata, WeightsError, read_metadata
 
 if TYPE_CHECKING:
-    from infer_resnet.adapter import ParametersAdapter
+    from resnetkit.parameters.adapter import ParametersAdapter
 
 #: As many class names as fit two lines under a field.
 _SHOWN_NAMES = 6
+
+
+class InferResnetWidget(ParametersPanel, core.CWorkflowTaskWidget):
+    """The parameter panel."""
 
 
 class InferResnetWidgetFactory(dataprocess.CWidgetFactory):
@@ -32,9 +38,7 @@ class InferResnetWidgetFactory(dataprocess.CWidgetFactory):
             ImportError: PyQt6 is missing.
             RuntimeError: No Qt application is running.
         """
-        from infer_resnet.forms import FieldRules, ParametersWidget
-
-        return ParametersWidget(param, FieldRules(UNUSED, WARNINGS, HINTS))
+        return InferResnetWidget(param, FieldRules(UNUSED, WARNINGS, HINTS), qtconversion.PyQtToQt)
 
 
 def explain_model_name(values: InferParameters) -> str:

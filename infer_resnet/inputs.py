@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ikomia import core
 
-from infer_resnet.pixels import ImageError, to_rgb
+from resnetkit.images.pixels import ImageError, to_rgb
 
 
 def read_image_input(source: Any) -> np.ndarray:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from ikomia import core
 
-from infer_resnet.boxes import crop_box
-from infer_resnet.drawing import TEXT_COLOR, Color, TextLine, get_line_width, lay_out_box_label, lay_out_top_k
-from infer_resnet.explain import overlay_heatmap
-from infer_resnet.predictor import Prediction
-from infer_resnet.preprocessing import Preprocessing
+from resnetkit.answers.drawing import TEXT_COLOR, Color, TextLine, get_line_width, lay_out_box_label, lay_out_top_k
+from resnetkit.answers.heatmaps import overlay_heatmap
+from resnetkit.answers.predictor import Prediction
+from resnetkit.images.boxes import crop_box
+from resnetkit.images.preprocessing import Preprocessing
 
 
 def fill_graphics(

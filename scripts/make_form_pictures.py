@@ -36,8 +36,8 @@ def _write_pictures(folder: Path) -> None:
     _use_fixed_font()
 
     from infer_resnet.infer_resnet_widget import InferResnetWidgetFactory
-    from infer_resnet.parameters import InferParameters
-    from train_resnet.parameters import TrainParameters
+    from resnetkit.parameters.inference import InferParameters
+    from resnetkit.parameters.training import TrainParameters
     from train_resnet.train_resnet_widget import TrainResnetWidgetFactory
 
     infer_values = InferParameters(model_weight_file=_make_weights_file(), confidence_threshold=0.5, heatmap=True)
@@ -60,9 +60,9 @@ def _use_fixed_font() -> None:
 
 def _make_weights_file() -> str:
     """Write the header of a weights file of train_resnet, which is all that the form reads."""
-    from infer_resnet.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from infer_resnet.checkpoint import ModelMetadata, write_checkpoint
-    from infer_resnet.preprocessing import Preprocessing
+    from resnetkit.images.preprocessing import Preprocessing
+    from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
+    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
 
     folder = Path.home() / "Ikomia" / "Models" / "train_resnet" / "latest"
     folder.mkdir(parents=True)
@@ -81,7 +81,7 @@ def _photograph(factory: Any, values: Any, path: Path) -> None:
     from ikomia import core
     from PyQt6.QtWidgets import QApplication, QScrollArea
 
-    from infer_resnet.adapter import ParametersAdapter
+    from resnetkit.parameters.adapter import ParametersAdapter
 
     class Param(ParametersAdapter, core.CWorkflowTaskParam):
         parameters_class = type(values)

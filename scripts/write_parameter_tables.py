@@ -14,9 +14,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from infer_resnet.parameters import InferParameters  # noqa: E402
-from infer_resnet.schema import Parameters, format_markdown_table  # noqa: E402
-from train_resnet.parameters import TrainParameters  # noqa: E402
+from resnetkit.parameters.declaration import Parameters, format_markdown_table  # noqa: E402
+from resnetkit.parameters.inference import InferParameters  # noqa: E402
+from resnetkit.parameters.training import TrainParameters  # noqa: E402
 
 PARAMETERS = (InferParameters, TrainParameters)
 

@@ -46,8 +46,8 @@ def repeat(name: str, parameters: Mapping[str, Any], source: Path, folder: Path)
 
 def train_repeatedly(parameters: Mapping[str, Any], source: str, times: int) -> list[str]:
     """Train in this process (a child); return the run folders."""
-    from train_resnet.parameters import TrainParameters
-    from train_resnet.training import train
+    from resnetkit.parameters.training import TrainParameters
+    from resnetkit.training.loop import train
 
     return [str(train(TrainParameters().updated(parameters), Path(source)).folder) for _ in range(times)]
 

@@ -97,9 +97,9 @@ def train_with_writes(
 
     import torch
 
-    from infer_resnet import files
-    from train_resnet.parameters import TrainParameters
-    from train_resnet.training import train
+    from resnetkit.machine import files
+    from resnetkit.parameters.training import TrainParameters
+    from resnetkit.training.loop import train
 
     torch.set_num_threads(1)
     writes: list[str] = []

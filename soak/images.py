@@ -144,7 +144,7 @@ def classify_files(paths: list[str], model: str) -> list[dict[str, Any]]:
 
 def read_files(paths: list[str]) -> list[dict[str, Any]]:
     """Give files to the reader of training in this process (a child)."""
-    from infer_resnet.images import read_image
+    from resnetkit.images.reading import read_image
 
     return _try_all(paths, lambda path: read_image(Path(path)))
 

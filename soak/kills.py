@@ -182,9 +182,9 @@ def _train(parameters: Mapping[str, Any], source: str, output: str, save_interva
         os.dup2(log.fileno(), sys.stderr.fileno())
     import torch
 
-    from train_resnet import run
-    from train_resnet.parameters import TrainParameters
-    from train_resnet.training import train
+    from resnetkit.parameters.training import TrainParameters
+    from resnetkit.training.loop import train
+    from resnetkit.training import run
 
     torch.set_num_threads(1)
     if save_interval is not None:
@@ -192,4 +192,4 @@ def _train(parameters: Mapping[str, Any], source: str, output: str, save_interva
     train(TrainParameters().updated(parameters), Path(source))
 
 
-_context.set_forkserver_preload(["train_resnet.training", "train_resnet.tracking"])
+_context.set_forkserver_preload(["resnetkit.training.loop", "resnetkit.training.tracking"])

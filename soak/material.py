@@ -52,10 +52,10 @@ def write_digits(folder: Path, counts: Mapping[str, int] | None = None) -> Path:
 
 def write_model(path: Path, seed: int = 0, input_size: int = 64) -> Path:
     """Write a self-describing resnet18 with seeded weights and three classes."""
-    from infer_resnet.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from infer_resnet.checkpoint import ModelMetadata, write_checkpoint
-    from infer_resnet.model import initialize_model
-    from infer_resnet.preprocessing import Preprocessing
+    from resnetkit.images.preprocessing import Preprocessing
+    from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
+    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
+    from resnetkit.weights.models import initialize_model
 
     preprocessing = Preprocessing(input_size, input_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
     path.parent.mkdir(parents=True, exist_ok=True)

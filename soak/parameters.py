@@ -78,7 +78,7 @@ def _draw_values(field: Any) -> Any:
     """Return a strategy of values near and far from what a parameter takes."""
     from hypothesis import strategies as st
 
-    from infer_resnet.schema import get_bounds, get_choices
+    from resnetkit.parameters.declaration import get_bounds, get_choices
 
     low, high = get_bounds(field)
     kinds = [

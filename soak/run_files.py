@@ -44,7 +44,7 @@ def find_damage(run_folder: Path) -> list[str]:
 
 def compare_runs(one: Path, other: Path) -> list[str]:
     """Return in what two finished runs differ, timings, dates and their own paths aside."""
-    from train_resnet.state import read_state
+    from resnetkit.training.state import read_state
 
     differences = [
         f"{name} differs"
@@ -100,7 +100,7 @@ def _is_same(pair: list[Any]) -> bool:
 
 
 def _check_checkpoint(path: Path) -> None:
-    from infer_resnet.checkpoint import open_weights
+    from resnetkit.weights.checkpoint import open_weights
 
     weights = open_weights(path)
     assert weights.metadata is not None or path.suffix == ".pth"
@@ -108,13 +108,13 @@ def _check_checkpoint(path: Path) -> None:
 
 
 def _check_state(path: Path) -> None:
-    from train_resnet.state import read_state
+    from resnetkit.training.state import read_state
 
     read_state(path.parent)
 
 
 def _check_graph(path: Path) -> None:
-    from infer_resnet.checkpoint import open_weights
+    from resnetkit.weights.checkpoint import open_weights
 
     assert open_weights(path).metadata is not None
 
@@ -128,7 +128,7 @@ def _check_table(path: Path) -> None:
 
 
 def _check_picture(path: Path) -> None:
-    from infer_resnet.images import read_image
+    from resnetkit.images.reading import read_image
 
     read_image(path)
 

@@ -117,8 +117,8 @@ def read_under_limit(paths: list[str]) -> list[dict[str, Any]]:
     import psutil
     import torch  # noqa: F401
 
-    from infer_resnet.checkpoint import WeightsError, open_weights
-    from infer_resnet.model import build_model
+    from resnetkit.weights.checkpoint import WeightsError, open_weights
+    from resnetkit.weights.models import build_model
 
     build_model("resnet18", 3)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _LIMIT_BYTES,) * 2)

@@ -28,6 +28,8 @@ import numpy as np
 import psutil
 import pytest
 
+pytest_plugins = ["tests.fixtures_networks", "tests.fixtures_training"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
 
@@ -50,21 +52,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(make_environment(home))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start the engine last.
-
-    When it loads a plugin again, it drops the plugin's modules: classes that a test module imported before are then
-    no longer those that a later import gives.
-    """
-    items.sort(key=_starts_engine)
-
-
-def _starts_engine(item: pytest.Item) -> bool:
-    """Tell by the folder and the fixtures of a test whether it starts the engine in this process."""
-    fixtures = {"workflow", "trained_run", "completion", "detector"} & set(getattr(item, "fixturenames", ()))
-    return bool(fixtures) or "tests/engine/" in item.nodeid or item.nodeid.startswith("tests/test_")
-
-
 def link_plugins(home: Path, names: Sequence[str] = PLUGINS) -> None:
     """Link plugins of this repository into `home`, as `make link` does."""
     folder = home / "Ikomia" / "Plugins" / "Python"
@@ -77,6 +64,8 @@ def make_environment(home: Path) -> dict[str, str]:
     """Return the variables that keep the engine, Qt and matplotlib away from the real home folder and screen."""
     return {
         "HOME": str(home),
+        # The library of this checkout, wherever the environment got its own from.
+        "PYTHONPATH": str(REPOSITORY),
         "USERPROFILE": str(home),
         "IKOMIA_AUTO_COMPLETION": "0",
         "QT_QPA_PLATFORM": "offscreen",
@@ -499,10 +488,10 @@ def three_digits(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-describing resnet18 checkpoint with seeded weights and the classes cat, dog and fish, input size 64."""
-    from infer_resnet.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from infer_resnet.checkpoint import ModelMetadata, write_checkpoint
-    from infer_resnet.model import initialize_model
-    from infer_resnet.preprocessing import Preprocessing
+    from resnetkit.images.preprocessing import Preprocessing
+    from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
+    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
+    from resnetkit.weights.models import initialize_model
 
     preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
     metadata = ModelMetadata("resnet18", ("cat", "dog", "fish"), preprocessing)
@@ -515,8 +504,8 @@ def write_imagenet_weights(home: Path, model_name: str) -> Path:
     """Put seeded weights where torch keeps its downloads, under the name of torchvision's newest ones."""
     import torch
 
-    from infer_resnet.architectures import ARCHITECTURES
-    from infer_resnet.model import initialize_model
+    from resnetkit.weights.architectures import ARCHITECTURES
+    from resnetkit.weights.models import initialize_model
 
     path = home / ".cache" / "torch" / "hub" / "checkpoints" / ARCHITECTURES[model_name].get_weights().file_name
     if not path.exists():
@@ -534,8 +523,8 @@ def imagenet_weights() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def digit_reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What a training on all of scikit-learn's 1,797 digits gives, with the settings and the split of `make demo`."""
-    from train_resnet.parameters import TrainParameters
-    from train_resnet.training import train
+    from resnetkit.parameters.training import TrainParameters
+    from resnetkit.training.loop import train
 
     demo = runpy.run_path(str(REPOSITORY / "examples" / "demo.py"))
     digits = tmp_path_factory.mktemp("all-digits") / "digits"

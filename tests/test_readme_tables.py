@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from infer_resnet.parameters import InferParameters
-from infer_resnet.schema import format_markdown_table
-from train_resnet.parameters import TrainParameters
+from resnetkit.parameters.declaration import format_markdown_table
+from resnetkit.parameters.inference import InferParameters
+from resnetkit.parameters.training import TrainParameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "infer_resnet/README.md", "train_resnet/README.md")

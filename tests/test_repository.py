@@ -182,7 +182,7 @@ def test_links_and_make_targets_of_a_document_exist(document):
 def test_the_readme_has_the_table_of_parameters(plugin):
     from importlib import import_module
 
-    from infer_resnet.schema import Parameters, format_markdown_table
+    from resnetkit.parameters.declaration import Parameters, format_markdown_table
 
     module = import_module(f"{plugin}.parameters")
     (parameters,) = [

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
 
-from infer_resnet.adapter import ParametersAdapter, SetParametersMixin
-from infer_resnet.files import resolve_path
-from infer_resnet.garbage import pause_garbage_collection
-from infer_resnet.plugin_info import fill_shared_info
-from infer_resnet.schema import ParameterError
-from train_resnet.parameters import TrainParameters
+from resnetkit.about import fill_shared_info
+from resnetkit.machine.files import resolve_path
+from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.parameters.adapter import ParametersAdapter, SetParametersMixin
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
 
 with pause_garbage_collection():
     from ikomia.dnn.dnntrain import TrainProcess  # It imports mlflow.
 
 if TYPE_CHECKING:
-    from train_resnet.outcome import TrainingResult
+    from resnetkit.training.outcome import TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
     def begin_task_run(self) -> None:
         """Prepare the engine; with nothing connected its own method would raise.
 
-        TrainProcess' own would wait minutes for an mlflow server: `train_resnet.tracking` keeps the records instead.
+        TrainProcess' own would wait minutes for an mlflow server: `resnetkit.training.tracking` keeps the records instead.
         """
         if self.get_input(0) is not None:
             dataprocess.CDnnTrainTask.begin_task_run(self)
@@ -101,8 +101,8 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         """Train (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         with pause_garbage_collection():
-            from train_resnet.progress import Hooks, TrainingStopped
-            from train_resnet.training import train
+            from resnetkit.machine.progress import Hooks, TrainingStopped
+            from resnetkit.training.loop import train
 
         self.begin_task_run()
         self._checkpoint = ""
@@ -144,7 +144,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
             self.get_output(_CHECKPOINT).set_path(self._checkpoint)
 
     def _show(self, result: TrainingResult) -> None:
-        from infer_resnet.images import read_image
+        from resnetkit.images.reading import read_image
 
         self.get_output(_CURVES).set_image(read_image(result.curves))
         self.get_output(_CONFUSION).set_image(read_image(result.confusion))

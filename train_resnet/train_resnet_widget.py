@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
+from ikomia.utils import qtconversion
 
-from infer_resnet.files import resolve_path
-from train_resnet.parameters import TrainParameters
+from resnetkit.forms.panel import FieldRules, ParametersPanel
+from resnetkit.machine.files import resolve_path
+from resnetkit.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
-    from infer_resnet.adapter import ParametersAdapter
+    from resnetkit.parameters.adapter import ParametersAdapter
+
+
+class TrainResnetWidget(ParametersPanel, core.CWorkflowTaskWidget):
+    """The parameter panel."""
 
 
 class TrainResnetWidgetFactory(dataprocess.CWidgetFactory):
@@ -27,9 +33,7 @@ class TrainResnetWidgetFactory(dataprocess.CWidgetFactory):
             ImportError: PyQt6 is missing.
             RuntimeError: No Qt application is running.
         """
-        from infer_resnet.forms import FieldRules, ParametersWidget
-
-        return ParametersWidget(param, FieldRules(UNUSED, WARNINGS))
+        return TrainResnetWidget(param, FieldRules(UNUSED, WARNINGS), qtconversion.PyQtToQt)
 
 
 def explain_use_pretrained(values: TrainParameters) -> str:

@@ -13,7 +13,7 @@ try:
         InferResnetParam,
         InferResnetParamFactory,
     )
-    from infer_resnet.old_names import forget_plugin_paths
+    from resnetkit.parameters.old_names import forget_plugin_paths
 except ModuleNotFoundError as error:
     raise ImportError(
         f"infer_torchvision_resnet: is a second name of infer_resnet, but '{error.name}' was not found "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from infer_resnet.old_names import forget_plugin_paths
+    from resnetkit.parameters.old_names import forget_plugin_paths
     from train_resnet.train_resnet_process import (
         TrainResnet,
         TrainResnetFactory,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infer_resnet.old_names import forget_plugin_paths
+from resnetkit.parameters.old_names import forget_plugin_paths
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD_ROOT = "/data/ann/Ikomia/Plugins/Python"
@@ -158,7 +158,7 @@ def test_an_old_workflow_with_a_model_of_ones_own(
 ) -> None:
     import torch
 
-    from infer_resnet.model import initialize_model
+    from resnetkit.weights.models import initialize_model
 
     torch.save(initialize_model("resnet34", 3, seed=0).state_dict(), tmp_path / "own.pth")
     (tmp_path / "own.txt").write_text("cat\ndog\nfish\n", encoding="utf-8")

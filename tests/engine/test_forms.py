@@ -32,9 +32,9 @@ from PyQt6.QtWidgets import (
 
 from infer_resnet.infer_resnet import IkomiaPlugin as InferPlugin
 from infer_resnet.infer_resnet_widget import HINTS, UNUSED, WARNINGS
-from infer_resnet.parameters import InferParameters
-from infer_resnet.schema import Parameters, describe_constraint, get_bounds, get_choices, get_form
-from train_resnet.parameters import TrainParameters
+from resnetkit.parameters.declaration import Parameters, describe_constraint, get_bounds, get_choices, get_form
+from resnetkit.parameters.inference import InferParameters
+from resnetkit.parameters.training import TrainParameters
 from train_resnet.train_resnet import IkomiaPlugin as TrainPlugin
 from train_resnet.train_resnet_widget import UNUSED as TRAIN_UNUSED
 from train_resnet.train_resnet_widget import WARNINGS as TRAIN_WARNINGS

@@ -70,7 +70,7 @@ def test_frames_of_a_video_are_smoothed_together(workflow, classifier, video_pat
 
 
 def test_the_model_is_loaded_ahead_of_the_first_image(workflow, classifier, photographs, monkeypatch):
-    import infer_resnet.loader as loader
+    import resnetkit.answers.loader as loader
 
     opened = []
     open_runtime = loader.open_runtime
@@ -84,7 +84,7 @@ def test_the_model_is_loaded_ahead_of_the_first_image(workflow, classifier, phot
 def test_a_change_takes_effect_at_the_next_run(workflow, classifier, checkpoint_path, photographs, tmp_path):
     import torch
 
-    from infer_resnet.model import initialize_model
+    from resnetkit.weights.models import initialize_model
 
     first = answer(workflow, classifier, array=photographs["portrait"])
     classifier.set_parameters({"resize_mode": "squash", "top_k": 1})

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infer_resnet.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
-from infer_resnet.model import initialize_model
-from infer_resnet.preprocessing import Preprocessing
-from train_resnet.report import write_snippet
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.results.report import write_snippet
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
+from resnetkit.weights.models import initialize_model
 
 
 def test_snippet_prints_the_answers(

@@ -1,0 +1,242 @@
+"""Images to predictions: preprocessing, one run of the network, names, probabilities, explanations."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnetkit.answers.heatmaps import class_activation_map
+from resnetkit.images.pixels import ImageError
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.machine.openmp import compute_alone
+
+if TYPE_CHECKING:
+    import torch
+
+    from resnetkit.runtimes.network import NetworkOutput, Runtime
+
+#: The label of an answer below the confidence threshold.
+UNKNOWN = "unknown"
+#: Images in one run of the network: larger batches gain nothing on a CPU and cost memory.
+_MAX_BATCH = 32
+_DECODING_THREADS = 2
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One entry of a top-k list."""
+
+    label: str
+    index: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image or box.
+
+    Attributes:
+        label: Name of the most probable class, or `unknown` below the confidence threshold.
+        index: Its index, or -1 for `unknown`.
+        confidence: Probability of the most probable class, 0..1.
+        top_k: The most probable classes, best first; real classes also where the label is `unknown`.
+        box: (left, top, width, height) in pixels of the image as the detector gave it; None for a whole image.
+        probabilities: (num_classes,) float32, sums to 1.
+        embedding: Pooled feature vector, (512,) or (2048,) float32, if asked for.
+        activation: Class activation map of the most probable class, (h, w) float32, if asked for.
+    """
+
+    label: str
+    index: int
+    confidence: float
+    top_k: tuple[ClassScore, ...]
+    box: tuple[float, float, float, float] | None = None
+    probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), repr=False, compare=False)
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+    activation: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON-able values; probabilities and activation are left out."""
+        return {
+            "label": self.label,
+            "index": self.index,
+            "confidence": self.confidence,
+            "top_k": [asdict(score) for score in self.top_k],
+            "box": None if self.box is None else list(self.box),
+            "embedding": None if self.embedding is None else self.embedding.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What an answer holds: see the parameters of the same names."""
+
+    top_k: int = 5
+    confidence_threshold: float = 0.0
+    heatmap: bool = False
+    embedding: bool = False
+
+
+class Predictor:
+    """A network with its preprocessing and the names of its classes.
+
+    Attributes:
+        runtime: The network, loaded.
+        preprocessing: How images become its input.
+        classes: Names in the order of its outputs.
+    """
+
+    def __init__(self, runtime: Runtime, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
+        import torch  # noqa: F401 - what the first image needs is part of loading
+
+        self.runtime = runtime
+        self.preprocessing = preprocessing
+        self.classes = tuple(classes)
+
+    @cached_property
+    def _head_weights(self) -> np.ndarray:
+        return self.runtime.read_head_weights()
+
+    def predict(
+        self,
+        images: Sequence[np.ndarray],
+        options: AnswerOptions | None = None,
+        adjust: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> list[Prediction]:
+        """Classify images, in batches.
+
+        Args:
+            images: RGB, each (height, width, 3) uint8; sizes may differ.
+            options: What the answers hold.
+            adjust: Takes the probabilities of one image, (num_classes,), and returns those to answer from.
+
+        Returns:
+            One prediction an image, in order.
+
+        Raises:
+            ValueError: An image has another shape or dtype.
+        """
+        import torch
+
+        options = options or AnswerOptions()
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), _MAX_BATCH):
+            with self._limit_threads():
+                prepared = [self._prepare(image) for image in images[start : start + _MAX_BATCH]]
+            batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
+            predictions += self._predict_batch(batch, options, adjust)
+        return predictions
+
+    def predict_files(
+        self, paths: Iterable[Path], options: AnswerOptions | None = None, max_megapixels: float = 500
+    ) -> Iterator[tuple[Path, Prediction | ImageError]]:
+        """Classify image files: they are decoded and resized in threads while the network runs.
+
+        Args:
+            paths: Files, in the order of the answers.
+            options: What the answers hold.
+            max_megapixels: Larger images are refused before they are decoded.
+
+        Yields:
+            Each path with its prediction, or with the error that says why it could not be read.
+        """
+        options = options or AnswerOptions()
+        remaining = iter(paths)
+        with ThreadPoolExecutor(_DECODING_THREADS, "infer_resnet", initializer=compute_alone) as pool:
+            pending: deque[tuple[Path, Future[Any]]] = deque()
+            while True:
+                while len(pending) < 2 * _MAX_BATCH and (path := next(remaining, None)) is not None:
+                    pending.append((path, pool.submit(self._prepare_file, path, max_megapixels)))
+                if not pending:
+                    return
+                batch = [pending.popleft() for _ in range(min(_MAX_BATCH, len(pending)))]
+                yield from self._answer_files([(path, future.result()) for path, future in batch], options)
+
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
+        # What a network that rounds to 8 bits of mantissa or less loses is far more than a grey level.
+        return self.preprocessing.prepare(image, is_exact=self.runtime.precision == "fp32")
+
+    def _limit_threads(self) -> AbstractContextManager[None]:
+        """Keep torch to one thread where OpenVINO runs the network.
+
+        OpenMP's other threads go on spinning for a while after their work, on the cores that OpenVINO then needs: that
+        costs more than they save.
+        """
+        if self.runtime.name != "openvino":
+            return nullcontext()
+        from resnetkit.runtimes.torch_runtime import use_threads
+
+        return use_threads(1)
+
+    def _predict_batch(
+        self, batch: Any, options: AnswerOptions, adjust: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> list[Prediction]:
+        output = self.runtime.run(batch, with_features=options.heatmap or options.embedding)
+        if not np.isfinite(output.logits).all():
+            raise RuntimeError(
+                f"infer_resnet: the network's answer is not finite in precision {self.runtime.precision}; "
+                "set 'precision' to fp32"
+            )
+        predictions = []
+        for index, probabilities in enumerate(softmax(output.logits)):
+            prediction = self._name(probabilities if adjust is None else adjust(probabilities), options)
+            predictions.append(self._add_features(prediction, output, index, options))
+        return predictions
+
+    def _name(self, probabilities: np.ndarray, options: AnswerOptions) -> Prediction:
+        """Turn one row of probabilities into the names of the most probable classes."""
+        order = _find_largest(probabilities, min(options.top_k, len(probabilities)))
+        top_k = tuple(ClassScore(self.classes[i], int(i), float(probabilities[i])) for i in order)
+        best = top_k[0]
+        if best.confidence < options.confidence_threshold:
+            return Prediction(UNKNOWN, -1, best.confidence, top_k, probabilities=probabilities)
+        return Prediction(best.label, best.index, best.confidence, top_k, probabilities=probabilities)
+
+    def _add_features(
+        self, prediction: Prediction, output: NetworkOutput, index: int, options: AnswerOptions
+    ) -> Prediction:
+        if options.embedding and output.pooled is not None:
+            prediction = replace(prediction, embedding=output.pooled[index].copy())
+        if options.heatmap and output.feature_map is not None:
+            class_weights = self._head_weights[prediction.top_k[0].index]
+            prediction = replace(prediction, activation=class_activation_map(output.feature_map[index], class_weights))
+        return prediction
+
+    def _prepare_file(self, path: Path, max_megapixels: float) -> Any:
+        from resnetkit.images.reading import read_image  # It imports OpenCV and Pillow.
+
+        try:
+            return self._prepare(read_image(path, max_megapixels))
+        except ImageError as error:
+            return error
+
+    def _answer_files(
+        self, batch: list[tuple[Path, Any]], options: AnswerOptions
+    ) -> Iterator[tuple[Path, Prediction | ImageError]]:
+        import torch
+
+        readable = [content for _, content in batch if not isinstance(content, ImageError)]
+        predictions = iter(self._predict_batch(torch.stack(readable), options) if readable else [])
+        for path, content in batch:
+            yield path, content if isinstance(content, ImageError) else next(predictions)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn (N, num_classes) logits into probabilities, float32; computed in float64 so that they sum to 1."""
+    # In numpy: torch would wake its threads, which takes longer than the thousand numbers do.
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _find_largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the `count` largest values, largest first; ties in the order of the indices."""
+    return np.argsort(-values, kind="stable")[:count]

@@ -1,0 +1,1 @@
+"""From a folder or table of images to batches: splits, checks, augmentation, reading ahead."""

@@ -1,0 +1,217 @@
+"""A look at every image before training: what cannot be read, what is there twice, what leaks into validation."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+
+from resnetkit.data.dataset import Dataset, Sample, check_splits
+from resnetkit.data.workers import count_threads
+from resnetkit.images.pixels import ImageError
+from resnetkit.images.reading import read_image
+from resnetkit.machine.openmp import compute_alone
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found in a data set; paths are relative to its folder and use slashes.
+
+    Attributes:
+        source: Folder or table of the data set.
+        has_own_split: Whether the validation split came with the data set.
+        class_counts: Readable images of each class, by split.
+        image_sizes: Smallest, median and largest width and height, in pixels.
+        unreadable: Path and reason of each image that was left out.
+        leaks: Groups of files with the same picture, in train and also in val or test.
+        label_conflicts: Groups of files with the same picture in different classes.
+        duplicates: All groups of files with the same picture: equal pixels, whatever the format of the file.
+        ignored: Files in the folders that are no images by their names.
+    """
+
+    source: str
+    has_own_split: bool
+    class_counts: dict[str, dict[str, int]]
+    image_sizes: dict[str, dict[str, int]]
+    unreadable: list[dict[str, str]]
+    leaks: list[list[str]]
+    label_conflicts: list[list[str]]
+    duplicates: list[list[str]]
+    ignored: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What is known of one image file: its size and a checksum of its pixels, or why it cannot be read."""
+
+    split: str
+    sample: Sample
+    width: int = 0
+    height: int = 0
+    checksum: int = 0
+    reason: str = ""
+
+
+def check_images(
+    dataset: Dataset,
+    max_megapixels: float,
+    on_progress: Callable[[int, int], None],
+    on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
+) -> tuple[Dataset, DataReport]:
+    """Read every image once, in threads; nothing in the user's folder is changed.
+
+    Args:
+        dataset: What `read_dataset` found.
+        max_megapixels: Larger images count as unreadable.
+        on_progress: Called with the number of images read and of all images; may raise to stop.
+        on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that can be read.
+
+    Returns:
+        The data set without unreadable images, and what was found. Duplicates and leaks stay in; a warning is logged.
+
+    Raises:
+        DatasetError: A class is left without a training image, or nothing is left for validation.
+    """
+    pictures = []
+    total = sum(len(getattr(dataset, split)) for split in _SPLITS)
+    for picture in _look_at_all(dataset, max_megapixels, on_image):
+        pictures.append(picture)
+        on_progress(len(pictures), total)
+    readable = [picture for picture in pictures if not picture.reason]
+    train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in _SPLITS)
+    cleaned = replace(dataset, train=train, val=val, test=test)
+    report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels))
+    _warn(report)
+    check_splits(cleaned)
+    return cleaned, report
+
+
+def _look_at_all(
+    dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
+) -> Iterator[_Picture]:
+    executor = ThreadPoolExecutor(count_threads(), "checking", initializer=compute_alone)
+    samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
+
+    def look_at(item: tuple[str, Sample]) -> _Picture:
+        split, sample = item
+        try:
+            image = read_image(sample.path, max_megapixels)
+        except ImageError as error:
+            return _Picture(split, sample, reason=str(error))
+        on_image(split, sample.path, image)
+        return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
+
+    try:
+        yield from executor.map(look_at, samples)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _find_same(pictures: Sequence[_Picture], max_megapixels: float) -> list[list[_Picture]]:
+    """Group files with equal pixels; only what agrees in size and checksum is read again and compared for certain."""
+    candidates = defaultdict(list)
+    for picture in pictures:
+        candidates[picture.width, picture.height, picture.checksum].append(picture)
+    groups = []
+    for alike in candidates.values():
+        if len(alike) > 1:
+            same = defaultdict(list)
+            for picture in alike:
+                same[_hash_pixels(picture.sample.path, max_megapixels)].append(picture)
+            groups += [group for group in same.values() if len(group) > 1]
+    return groups
+
+
+def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
+    try:
+        return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
+    except ImageError:
+        return str(path).encode("utf-8", "surrogateescape")  # It became unreadable meanwhile: equal to nothing.
+
+
+def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]]) -> DataReport:
+    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
+    counts = {name: dict.fromkeys(_SPLITS, 0) for name in dataset.classes}
+    for split in _SPLITS:
+        for sample in getattr(dataset, split):
+            counts[dataset.classes[sample.label]][split] += 1
+
+    def name_all(pictures: Iterable[_Picture]) -> list[str]:
+        return [_name(picture.sample.path, folder) for picture in pictures]
+
+    return DataReport(
+        source=_name(dataset.source, None),
+        has_own_split=dataset.has_own_split,
+        class_counts=counts,
+        image_sizes=_summarize_sizes([picture for picture in pictures if not picture.reason]),
+        unreadable=[
+            {"path": _name(picture.sample.path, folder), "reason": _to_text(picture.reason)}
+            for picture in pictures
+            if picture.reason
+        ],
+        leaks=[name_all(group) for group in groups if _is_leak(group)],
+        label_conflicts=[name_all(group) for group in groups if len({picture.sample.label for picture in group}) > 1],
+        duplicates=[name_all(group) for group in groups],
+        ignored=[_name(path, folder) for path in dataset.ignored],
+    )
+
+
+def _is_leak(group: Sequence[_Picture]) -> bool:
+    splits = {picture.split for picture in group}
+    return "train" in splits and len(splits) > 1
+
+
+def _summarize_sizes(pictures: Sequence[_Picture]) -> dict[str, dict[str, int]]:
+    sides = {"width": [p.width for p in pictures], "height": [p.height for p in pictures]}
+    return {
+        side: {"smallest": min(values), "median": median_low(values), "largest": max(values)}
+        for side, values in sides.items()
+        if values
+    }
+
+
+def _warn(report: DataReport) -> None:
+    for entry in report.unreadable:
+        logger.warning("train_resnet: left out %s", entry["reason"])
+    if report.leaks:
+        remedy = "remove the copies" if report.has_own_split else "remove the copies, or give a validation split"
+        logger.warning(
+            "train_resnet: %d pictures are in train and also in val or test, such as %s; figures come out too good; %s",
+            len(report.leaks),
+            " = ".join(report.leaks[0]),
+            remedy,
+        )
+    if report.label_conflicts:
+        logger.warning(
+            "train_resnet: %d pictures are in more than one class, such as %s",
+            len(report.label_conflicts),
+            " = ".join(report.label_conflicts[0]),
+        )
+
+
+def _name(path: Path, folder: Path | None) -> str:
+    if folder is not None and path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    return _to_text(path.as_posix())
+
+
+def _to_text(name: str) -> str:
+    """Replace what is no UTF-8 in a file's name, so that the report can be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Qt forms made from the declarations of parameters."""

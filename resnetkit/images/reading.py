@@ -1,0 +1,175 @@
+"""Image files in: each becomes (height, width, 3) uint8 RGB, or an error that says why not.
+
+Training and inference read through here, so both see the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from resnetkit.images.pixels import ImageError, to_rgb
+
+#: Endings, in lower case, of the files that `read_image` is meant for.
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
+
+# Pillow's classes are called directly: `Image.open` warns from 89 megapixels and refuses from 179, by one limit
+# for the whole process, and tries formats that start other programs (EPS). Pillow tells MPO, the two-picture JPEG
+# of phones and stereo cameras, apart from JPEG; its first picture is a plain JPEG.
+_FORMATS: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
+    ((b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
+    ((b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
+    ((b"BM",), BmpImagePlugin.BmpImageFile),
+    ((b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
+    ((b"RIFF",), WebPImagePlugin.WebPImageFile),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
+    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
+)
+_ORIENTATION_TAG = 0x0112
+#: Axes to flip, after rows and columns were swapped for 5 to 8 (EXIF 2.3, tag Orientation).
+_FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
+
+
+def read_image(path: Path, max_megapixels: float = 500) -> np.ndarray:
+    """Read an image file, turned upright as its EXIF data say.
+
+    Args:
+        path: A file in one of the formats of `IMAGE_SUFFIXES`; the content decides which, not the name.
+        max_megapixels: Larger images are refused before they are decoded.
+
+    Returns:
+        (height, width, 3) uint8 RGB; of an animation or a TIFF of several pages the first.
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, too large or no image; the message names it.
+    """
+    try:
+        if not path.is_file():
+            raise ImageError("no such file")
+        with path.open("rb") as file:
+            return to_rgb(_decode(file, max_megapixels))
+    except ImageError as error:
+        raise ImageError(f"'{path}': {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"'{path}': not enough memory to decode it") from error
+    except Exception as error:  # A damaged file makes the decoders raise nearly anything.
+        raise ImageError(f"'{path}': cannot be decoded as an image ({error})") from error
+
+
+def _decode(file: IO[bytes], max_megapixels: float) -> np.ndarray:
+    """Decode an image file to the array that is nearest to what it holds: any of `to_rgb`'s."""
+    prefix = file.read(16)
+    file.seek(0)
+    opener = next((opener for magics, opener in _FORMATS if prefix.startswith(magics)), None)
+    if opener is None:
+        raise ImageError("empty file" if not prefix else "no image of a known format (JPEG, PNG, WebP, TIFF, ...)")
+    with opener(file) as picture:
+        width, height = picture.size
+        if width * height / 1e6 > max_megapixels:
+            raise ImageError(
+                f"{width}x{height} pixels are more than the limit of {max_megapixels:g} megapixels; "
+                "raise the limit or make the image smaller"
+            )
+        if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.mode == "RGB":
+            pixels = _decode_plain_jpeg(file)
+            if pixels is not None:
+                return _turn_upright(pixels, picture.getexif().get(_ORIENTATION_TAG, 1))
+        elif _needs_opencv(picture):
+            return _turn_upright(_decode_unchanged(file), _get_remaining_orientation(picture))
+        picture.load()
+        return _turn_upright(_to_array(picture), picture.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _decode_plain_jpeg(file: IO[bytes]) -> np.ndarray | None:
+    """Decode with OpenCV, in 0.6 of Pillow's time and to the same values (both use libjpeg-turbo).
+
+    Returns:
+        None where the file does not end as a JPEG ends: OpenCV fills what is missing with gray and says nothing,
+        Pillow tells a truncated file from one that has bytes behind its end.
+    """
+    file.seek(0)
+    data = np.frombuffer(file.read(), np.uint8)
+    if data[-2:].tobytes() != b"\xff\xd9":
+        return None
+    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _needs_opencv(picture: ImageFile.ImageFile) -> bool:
+    """Tell whether Pillow would lose something or refuse.
+
+    It cuts several channels of more than 8 bits to the upper 8, and has a limit of its own for TIFF.
+    """
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        is_plain = picture.mode in ("L", "RGB", "RGBA", "I;16")
+        is_huge = picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf)
+        return (len(bits) > 1 and max(bits) > 8) or (is_huge and is_plain)
+    # The fourth part of a tile, `args` since Pillow 11, names the mode as it is in the file.
+    is_png = isinstance(picture, PngImagePlugin.PngImageFile)
+    return is_png and any("16" in str(tile[3]) for tile in picture.tile) and not picture.mode.startswith("I")
+
+
+def _decode_unchanged(file: IO[bytes]) -> np.ndarray:
+    file.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ImageError("cannot be decoded as an image (damaged, or of a kind that OpenCV does not know)")
+    if pixels.ndim == 3:
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    return pixels
+
+
+def _get_remaining_orientation(picture: ImageFile.ImageFile) -> int:
+    """Return the EXIF orientation that OpenCV leaves to us: it turns TIFF by itself, PNG not."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 1
+    return picture.getexif().get(_ORIENTATION_TAG, 1)
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    """View Pillow's image as an array, by way of the nearest mode that `to_rgb` knows."""
+    if picture.mode in ("P", "PA", "La", "RGBa") or "transparency" in picture.info:
+        has_transparency = picture.mode != "P" or "transparency" in picture.info
+        return np.asarray(picture.convert("RGBA" if has_transparency else "RGB"))
+    if picture.mode in ("L", "LA", "RGB", "RGBA", "I", "F") or picture.mode.startswith("I;16"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("L" if picture.mode == "1" else "RGB"))
+
+
+def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the rotation or reflection of EXIF orientations 2 to 8; any other value leaves the image as it is."""
+    if orientation not in _FLIPS:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(np.flip(pixels, _FLIPS[orientation]))

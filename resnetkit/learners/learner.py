@@ -1,0 +1,147 @@
+"""What is trained: the whole network on images, or its head on cached features. The loop sees no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.loading import ImageLoader, LoaderSettings
+from resnetkit.data.views import IMAGE_BOUND_MB, ImageMemory, ViewMaker
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.machine.progress import Hooks
+from resnetkit.parameters.training import TrainParameters
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the network says about the readable images of a split.
+
+    Attributes:
+        indices: (N,) int64 positions in the split.
+        labels: (N,) int64.
+        logits: (N, classes) float32.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+class Learner(Protocol):
+    """Inputs and network of one kind of training.
+
+    Attributes:
+        numerics: In words, where and how exactly it is computed.
+    """
+
+    numerics: str
+
+    @property
+    def module(self) -> nn.Module:
+        """What the optimizer changes."""
+
+    def prepare(self, folder: Path, hooks: Hooks) -> None:
+        """Do what is done once before the first epoch; `folder` takes temporary files."""
+
+    def count_batches(self) -> int:
+        """Return the number of steps of an epoch."""
+
+    def read_batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield inputs and targets of an epoch; targets are (N,) labels or (N, classes) shares."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, classes) logits, with gradients."""
+
+    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
+        """Evaluate the network as it is now on `val` or `test`; `tick` is called before what may take long."""
+
+    def load(self, model: nn.Module) -> None:
+        """Take the weights of a whole network."""
+
+    def get_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the weights of the whole network."""
+
+    def close(self) -> None:
+        """Give files, threads and processes back."""
+
+
+class ImageSplits:
+    """The readers of the splits, opened when they are first needed.
+
+    Attributes:
+        dataset: The images; set anew once those that cannot be read are known.
+        views: Whose augmentation the views of a training image have that are made first; None for the plain view.
+    """
+
+    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, parameters: TrainParameters) -> None:
+        self.dataset = dataset
+        self.views: tuple[int | None, ...] = (0,)
+        if parameters.feature_extract:
+            num_augmented = parameters.cached_views if parameters.augmentation != "none" else 0
+            self.views = (None, *range(num_augmented))
+        self._preprocessing = preprocessing
+        # Reading processes keep images of their own; for a head, each reads an image once and needs to keep none.
+        has_processes = parameters.num_workers > 0
+        self._settings = LoaderSettings(
+            augmentation=parameters.augmentation,
+            seed=parameters.seed,
+            num_workers=parameters.num_workers,
+            memory_bound_mb=0 if has_processes and parameters.feature_extract else IMAGE_BOUND_MB,
+            max_megapixels=parameters.max_image_megapixels,
+        )
+        self._memory = None if has_processes else ImageMemory(IMAGE_BOUND_MB)
+        self._loaders: dict[str, ImageLoader] = {}
+
+    def open(self, split: str) -> ImageLoader:
+        """Return the reader of `train`, `val` or `test`."""
+        if split not in self._loaders:
+            self._loaders[split] = ImageLoader(
+                getattr(self.dataset, split), self._preprocessing, self._settings, self._memory
+            )
+        return self._loaders[split]
+
+    def keep(self, split: str, path: Path, image: np.ndarray) -> None:
+        """Keep what training needs of an image, (H, W, 3) uint8, that was read to be checked; from any thread."""
+        if self._memory is None or self._memory.is_full:
+            return
+        maker = ViewMaker((), self._preprocessing, self._settings, self._memory)
+        # What does not fit into memory now is read again when it is needed, and then it is an error that says so.
+        with suppress(MemoryError, RuntimeError):
+            maker.keep(path.absolute(), image, self.views if split == "train" else (None,))
+
+    def forget(self) -> None:
+        """Forget the images kept, and keep none any more: what was made of them is kept instead."""
+        if self._memory is not None:
+            self._memory.close()
+
+    def get_skipped(self) -> list[tuple[Path, str]]:
+        """Return the images that became unreadable since they were checked, with the reason."""
+        return [skipped for loader in self._loaders.values() for skipped in loader.skipped]
+
+    def close(self) -> None:
+        """Close all readers."""
+        while self._loaders:
+            self._loaders.popitem()[1].close()
+        self.forget()
+
+
+def shuffle(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return the images of an epoch in an order that depends on nothing but seed and epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(indices)
+
+
+def watch(items: Iterable[Item], tick: Callable[[], None]) -> Iterator[Item]:
+    """Call `tick` before each item."""
+    for item in items:
+        tick()
+        yield item

@@ -1,0 +1,132 @@
+"""How weights are changed: numerics of the device, learning rate over time, optimizer, loss."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import nn
+
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.runtimes.torch_runtime import list_devices, list_precisions
+
+logger = logging.getLogger(__name__)
+
+#: Share of all steps in which a cosine schedule climbs to its peak, and the most steps that this may take.
+WARMUP_SHARE = 0.05
+MAX_WARMUP_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Where and how exactly the network is computed.
+
+    Attributes:
+        device: Name of a torch device.
+        precision: fp32 or bf16.
+    """
+
+    device: str
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which the forward pass runs."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+
+
+def choose_numerics(device: str, precision: str) -> Numerics:
+    """Turn the two parameters into what this machine has.
+
+    Raises:
+        ParameterError: The device is not there.
+    """
+    devices = list_devices()
+    chosen = {"auto": devices[0], "cuda": "cuda:0"}.get(device, device)
+    if chosen not in devices:
+        names = ", ".join(["auto", *devices])
+        raise ParameterError(f"train_resnet: 'device' must be one of {names} on this machine, got {device!r}")
+    has_bf16 = "bf16" in list_precisions(torch.device(chosen))
+    if precision == "bf16" and not has_bf16:
+        logger.warning("train_resnet: %s emulates bf16; 'precision' fp32 or auto would be faster", chosen)
+    if precision == "auto":
+        precision = "bf16" if has_bf16 else "fp32"
+    return Numerics(chosen, precision)
+
+
+def compute_learning_rate(parameters: TrainParameters, step: int, total_steps: int) -> float:
+    """Return the learning rate of a step: constant, or a linear warm-up and half a cosine down to zero."""
+    if parameters.scheduler == "constant":
+        return parameters.learning_rate
+    warmup = min(math.ceil(WARMUP_SHARE * total_steps), MAX_WARMUP_STEPS)
+    if step < warmup:
+        return parameters.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(parameters: TrainParameters, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build SGD with momentum or AdamW, fused into one kernel where torch has it for the device."""
+    weights = list(weights)
+    is_fused = weights[0].device.type in ("cpu", "cuda", "mps")
+    if parameters.optimizer == "adamw":
+        return torch.optim.AdamW(
+            weights,
+            lr=parameters.learning_rate,
+            betas=(parameters.momentum, 0.999),
+            weight_decay=parameters.weight_decay,
+            fused=is_fused,
+        )
+    return torch.optim.SGD(
+        weights,
+        lr=parameters.learning_rate,
+        momentum=parameters.momentum,
+        weight_decay=parameters.weight_decay,
+        fused=is_fused,
+    )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Bring an optimizer into a state that was saved, in whatever memory layout.
+
+    Averages are laid out in memory as their weights are: torch's fused optimizers pair weights, gradients and averages
+    by their places in memory, and say nothing where the layouts differ (seen in torch 2.14 on a CPU).
+    """
+    optimizer.load_state_dict(dict(state))
+    for weights, averages in optimizer.state.items():
+        for name, average in averages.items():
+            if torch.is_tensor(average) and average.shape == weights.shape:
+                averages[name] = torch.empty_like(weights).copy_(average)
+
+
+def compute_class_weights(kind: str, labels: np.ndarray, num_classes: int) -> torch.Tensor | None:
+    """Weigh classes by the inverse of their frequency, 1 on average over the images; None for `none`.
+
+    The rule is scikit-learn's `balanced`: images / (classes x images of the class).
+    """
+    if kind == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    return torch.from_numpy((len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32))
+
+
+class Loss:
+    """Cross-entropy with smoothed labels and weighted classes, for labels and for mixed targets."""
+
+    def __init__(self, label_smoothing: float, class_weights: torch.Tensor | None) -> None:
+        self._label_smoothing = label_smoothing
+        self._class_weights = class_weights
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of (N, classes) logits; targets are (N,) labels or (N, classes) shares."""
+        weights = None if self._class_weights is None else self._class_weights.to(logits.device)
+        return F.cross_entropy(logits.float(), targets, weights, label_smoothing=self._label_smoothing)

@@ -1,0 +1,230 @@
+"""Every parameter of train_resnet, declared once: engine, form, README and error messages read it here."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
+
+
+class TrainParameters(Parameters):
+    """Parameters of train_resnet."""
+
+    plugin: ClassVar[str] = "train_resnet"
+
+    dataset_folder: str = parameter(
+        "",
+        "Data set",
+        "Folder of class folders, or a CSV/TSV file (path,label[,split]); used where no data set is connected.",
+        group="Data",
+        path="file or folder",
+        suffixes=(".csv", ".tsv"),
+        expected="a path of a folder or of a CSV/TSV file",
+    )
+    val_split: float = parameter(
+        0.2,
+        "Validation share",
+        "Share of the images kept for validation where the data set has no split of its own.",
+        group="Data",
+        ge=0.01,
+        le=0.9,
+        step=0.05,
+    )
+    augmentation: Literal["none", "basic", "strong"] = parameter(
+        "basic",
+        "Augmentation",
+        "basic: random resized crop and mirror; strong: also TrivialAugment, erasing, mixup and cutmix.",
+        group="Data",
+    )
+    resize_mode: Literal["crop", "squash", "letterbox"] = parameter(
+        "crop",
+        "Resize",
+        "How an image becomes square at validation and inference; stored in the checkpoint.",
+        group="Data",
+        is_advanced=True,
+    )
+    max_image_megapixels: int = parameter(
+        500,
+        "Largest image",
+        "Images of more megapixels are left out and listed.",
+        group="Data",
+        is_advanced=True,
+        ge=1,
+        le=1000,
+    )
+    num_workers: int = parameter(
+        0,
+        "Worker processes",
+        "Processes that read images; 0 reads in threads of this process. No effect on the result.",
+        group="Data",
+        is_advanced=True,
+        ge=0,
+        le=64,
+    )
+    model_name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
+        "resnet18", "Model", "Architecture to train."
+    )
+    input_size: int = parameter(
+        224, "Input size", "Side in pixels of the square that the network sees.", ge=32, le=1024, step=32
+    )
+    use_pretrained: bool = parameter(True, "Pretrained", "Start from ImageNet weights.")
+    feature_extract: bool = parameter(
+        True, "Train the head only", "Freeze the backbone and train only the last layer, from cached features."
+    )
+    model_weight_file: str = parameter(
+        "",
+        "Start from file",
+        "Start from these weights instead of ImageNet's; a head for other classes is made anew.",
+        path="file or folder",
+        suffixes=(".safetensors", ".pth", ".pt"),
+        expected="a path of a weights file or run folder",
+    )
+    small_input_stem: bool = parameter(
+        False,
+        "Small-image stem",
+        "3x3 first convolution without max pooling, for images of 64 pixels and less; not with ImageNet weights.",
+        is_advanced=True,
+    )
+    epochs: int = parameter(15, "Epochs", "Passes over the training images.", group="Optimisation", ge=1, le=10000)
+    batch_size: int = parameter(8, "Batch size", "Images a step.", group="Optimisation", ge=1, le=4096)
+    learning_rate: float = parameter(
+        0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.0001
+    )
+    momentum: float = parameter(
+        0.9, "Momentum", "Momentum of SGD; the first beta of AdamW.", group="Optimisation", ge=0, lt=1, step=0.05
+    )
+    weight_decay: float = parameter(
+        1e-4, "Weight decay", "Decay of the weights a step.", group="Optimisation", ge=0, le=1, step=0.0001
+    )
+    optimizer: Literal["sgd", "adamw"] = parameter(
+        "sgd", "Optimizer", "SGD with momentum, or AdamW.", group="Optimisation", is_advanced=True
+    )
+    scheduler: Literal["cosine", "constant"] = parameter(
+        "cosine",
+        "Schedule",
+        "Learning rate over time: cosine with a short warm-up, or constant.",
+        group="Optimisation",
+        is_advanced=True,
+    )
+    label_smoothing: float = parameter(
+        0.0,
+        "Label smoothing",
+        "Share of the target spread over all classes.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=0.9,
+        step=0.05,
+    )
+    class_weights: Literal["none", "balanced"] = parameter(
+        "none",
+        "Class weights",
+        "balanced weighs each class by the inverse of its frequency.",
+        group="Optimisation",
+        is_advanced=True,
+    )
+    early_stopping_patience: int = parameter(
+        0,
+        "Early stopping",
+        "Stops after this many epochs without a better validation accuracy; 0 never stops early.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=1000,
+    )
+    time_limit_minutes: float = parameter(
+        0.0,
+        "Time limit",
+        "Stops after the epoch in which this many minutes have passed; 0 is no limit.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=100000,
+        step=1,
+    )
+    cached_views: int = parameter(
+        0,
+        "Cached views",
+        "Augmented views of each image to train on beside the plain one, where only the head is trained; each costs as "
+        "much time again.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=16,
+    )
+    seed: int = parameter(
+        0,
+        "Seed",
+        "Start of every random draw; the same seed gives the same model.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=2**31 - 1,
+    )
+    device: str = parameter(
+        "auto",
+        "Device",
+        "Where training runs; auto takes a GPU where there is one.",
+        group="Optimisation",
+        is_advanced=True,
+        expected="auto, cpu, cuda, cuda:N or mps",
+        pattern=DEVICE_PATTERN,
+        examples=DEVICE_EXAMPLES,
+    )
+    precision: Literal["auto", "fp32", "bf16"] = parameter(
+        "auto",
+        "Precision",
+        "auto is bf16 where the hardware runs it natively, else fp32.",
+        group="Optimisation",
+        is_advanced=True,
+    )
+    output_folder: str = parameter(
+        "",
+        "Output folder",
+        "Where run folders are made; empty means Models/train_resnet in the Ikomia folder.",
+        group="Output",
+        path="folder",
+        expected="a path of a folder",
+    )
+    resume_from: str = parameter(
+        "",
+        "Resume from",
+        "Run folder of an interrupted training to continue.",
+        group="Output",
+        path="folder",
+        is_advanced=True,
+        expected="a path of a run folder",
+    )
+    tracking: str = parameter(
+        "local",
+        "Tracking",
+        "local: mlflow's file store in the Ikomia folder; or off, tensorboard, or an mlflow server's address.",
+        group="Output",
+        is_advanced=True,
+        expected="local, off, tensorboard or an http(s) address",
+        pattern=r"^(local|off|tensorboard|https?://\S+)$",
+        examples=["local", "off", "tensorboard"],
+    )
+    export_pth: bool = parameter(True, "Export .pth", "Write a bare PyTorch state dict.", group="Output")
+    export_onnx: bool = parameter(False, "Export ONNX", "Write an ONNX model.", group="Output")
+    export_openvino: bool = parameter(False, "Export OpenVINO", "Write an OpenVINO model.", group="Output")
+    export_int8: bool = parameter(
+        False,
+        "Export int8",
+        "Write an OpenVINO model quantized to 8 bits with NNCF (an optional requirement).",
+        group="Output",
+        is_advanced=True,
+    )
+
+    def check_consistency(self) -> None:
+        """Refuse a head trained on a random backbone, and a stem that ImageNet weights do not have."""
+        if self.feature_extract and not self.use_pretrained and not self.model_weight_file:
+            raise ParameterError(
+                f"{self.plugin}: 'feature_extract' trains only the head, but with 'use_pretrained' False and no "
+                "'model_weight_file' the backbone would stay random; set one of the three"
+            )
+        if self.small_input_stem and self.use_pretrained and not self.model_weight_file:
+            raise ParameterError(
+                f"{self.plugin}: 'small_input_stem' changes the first layer, which ImageNet weights do not fit; "
+                "set 'use_pretrained' to False or give a 'model_weight_file'"
+            )

@@ -1,0 +1,174 @@
+"""Pictures for the report: samples of the classes, and the worst mistakes with what the network looked at."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnetkit.answers.heatmaps import class_activation_map, overlay_heatmap
+from resnetkit.images.pixels import ImageError
+from resnetkit.images.preprocessing import normalize
+from resnetkit.images.reading import read_image
+from resnetkit.results.metrics import find_worst_mistakes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resnetkit.data.dataset import Sample
+    from resnetkit.weights.checkpoint import ModelMetadata
+
+logger = logging.getLogger(__name__)
+
+#: Longest side in pixels of a picture in the report.
+PICTURE_SIZE = 288
+#: 20 images of 224x224 pixels at a time, or one of 1024x1024: the largest take half a gigabyte each.
+_MAX_BATCH_PIXELS = 1 << 20
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """One image of the data set.
+
+    Attributes:
+        image: RGB, (height, width, 3) uint8, of `PICTURE_SIZE` or smaller.
+        class_name: Its class.
+    """
+
+    image: np.ndarray
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One image that the model classified wrongly.
+
+    Attributes:
+        image: RGB, (height, width, 3) uint8, of `PICTURE_SIZE` or smaller.
+        heatmap: The image with the class activation map of the predicted class over it; None shows the image alone.
+        file_name: Name of the file, without folders.
+        true_class: What it is.
+        predicted_class: What the model said.
+        true_probability: Probability that the model gave to the true class, 0..1.
+        predicted_probability: Probability of the predicted class, 0..1.
+    """
+
+    image: np.ndarray
+    heatmap: np.ndarray | None
+    file_name: str
+    true_class: str
+    predicted_class: str
+    true_probability: float
+    predicted_probability: float
+
+
+def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: int = 24) -> list[SamplePicture]:
+    """Read some images of a data set for the report: every class gets one before any gets a second.
+
+    Images that cannot be read are left out.
+    """
+    by_class: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_class.setdefault(sample.label, []).append(sample)
+    labels = sorted(by_class)
+    if len(labels) > count:  # classes spread over the whole list
+        labels = [labels[round(index)] for index in np.linspace(0, len(labels) - 1, count)]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(by_class[label] for label in labels)))
+    chosen = itertools.islice((sample for sample in turns if sample is not None), count)
+    pictures = []
+    for sample in sorted(chosen, key=lambda sample: sample.label):
+        image = _read_image(sample)
+        if image is not None:
+            pictures.append(SamplePicture(_shrink(image), classes[sample.label]))
+    return pictures
+
+
+def collect_mistakes(
+    model: nn.Module,
+    metadata: ModelMetadata,
+    samples: Sequence[Sample],
+    probabilities: np.ndarray,
+    count: int = 12,
+) -> list[Mistake]:
+    """Read the images that were classified wrongly with the most confidence, and draw what the network looked at.
+
+    Args:
+        model: torchvision's ResNet with the weights that made the predictions; back in its mode afterwards.
+        metadata: Classes and preprocessing of the model.
+        samples: The images, in the order of the predictions.
+        probabilities: (num_images, num_classes).
+        count: How many at most.
+
+    Returns:
+        The mistakes, the most confident first; images that can no longer be read are left out.
+    """
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    worst = find_worst_mistakes(labels, probabilities, count)
+    found = [(index, image) for index in worst if (image := _read_image(samples[index])) is not None]
+    if not found:
+        return []
+    answers = [int(probabilities[index].argmax()) for index, _ in found]
+    activations = _compute_activations(model, metadata, [image for _, image in found], answers)
+    mistakes = []
+    for (index, image), predicted, activation in zip(found, answers, activations, strict=True):
+        sample, picture = samples[index], _shrink(image)
+        mistakes.append(
+            Mistake(
+                image=picture,
+                heatmap=overlay_heatmap(picture, activation, metadata.preprocessing),
+                file_name=sample.path.name,
+                true_class=metadata.classes[sample.label],
+                predicted_class=metadata.classes[predicted],
+                true_probability=float(probabilities[index, sample.label]),
+                predicted_probability=float(probabilities[index, predicted]),
+            )
+        )
+    return mistakes
+
+
+def _read_image(sample: Sample) -> np.ndarray | None:
+    try:
+        return read_image(sample.path)
+    except (ImageError, OSError) as error:
+        logger.warning("train_resnet: '%s' is left out of the report: %s", sample.path, error)
+        return None
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    import cv2
+
+    scale = PICTURE_SIZE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _compute_activations(
+    model: nn.Module, metadata: ModelMetadata, images: Sequence[np.ndarray], class_indices: Sequence[int]
+) -> list[np.ndarray]:
+    """Run images (height, width, 3) uint8 and return the class activation map of a class for each, (h, w) float32."""
+    import torch
+
+    preprocessing = metadata.preprocessing
+    head = model.get_submodule("fc").get_parameter("weight")
+    feature_maps: list[torch.Tensor] = []
+    hook = model.get_submodule("layer4").register_forward_hook(lambda *call: feature_maps.append(call[2]))
+    was_training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.inference_mode():
+            prepared = torch.stack([preprocessing.prepare(image) for image in images])
+            for batch in prepared.split(max(1, _MAX_BATCH_PIXELS // preprocessing.input_size**2)):
+                model(normalize(batch, preprocessing.mean, preprocessing.std).to(head.device))
+    finally:
+        hook.remove()
+        for module, is_training in was_training.items():
+            module.training = is_training
+    maps = torch.cat(feature_maps).float().cpu().numpy()  # (N, C, h, w)
+    weights = head[class_indices].detach().float().cpu().numpy()  # (N, C)
+    return [class_activation_map(*pair) for pair in zip(maps, weights, strict=True)]

@@ -1,0 +1,256 @@
+"""Training curves, confusion matrix and reliability diagram, as figures that know nothing of pyplot.
+
+Only matplotlib's object interface is used: no global figure, no backend is chosen, so nothing here disturbs Studio or
+a notebook. Each `draw_*` returns a `Figure`; `to_array` renders it, `encode_png` makes a file of that.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 160
+_MAX_LABELLED_CLASSES = 150
+_MAX_NAME_LENGTH = 26
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure: page, text, lines, and the two colours of meaning."""
+
+    surface: str
+    ink: str
+    muted: str
+    grid: str
+    primary: str
+    accent: str
+
+
+LIGHT = Theme("#ffffff", "#1b2530", "#5d6975", "#e2e7ec", "#1f5fd0", "#cf5c0a")
+DARK = Theme("#151b23", "#e6ebf1", "#9ba7b4", "#2c3540", "#6ea8ff", "#ff9e57")
+
+
+def encode_png(image: np.ndarray, num_colors: int | None = 128) -> bytes:
+    """Make a PNG file of an RGB image (height, width, 3) uint8, outside of Python's lock.
+
+    Args:
+        image: A rendered figure.
+        num_colors: 128 make a fifth of the size of full colour (None).
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    if num_colors is not None:
+        picture = picture.quantize(num_colors)
+    # In full colour, trying harder takes half a second and saves a hundredth.
+    picture.save(buffer, format="png", optimize=num_colors is not None, dpi=(_DPI, _DPI))
+    return buffer.getvalue()
+
+
+def to_array(figure: Figure) -> np.ndarray:
+    """Render a figure as an RGB image (height, width, 3) uint8."""
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+
+
+def draw_training_curves(
+    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, theme: Theme = LIGHT
+) -> Figure:
+    """Draw loss, accuracy and learning rate over the epochs.
+
+    Args:
+        history: One row an epoch with epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate and, where
+            it was measured, train_accuracy. Accuracies are shares; a missing value or None leaves a gap.
+        best_epoch: The epoch whose weights were kept, marked by a dotted line.
+        theme: Colours.
+    """
+    figure = make_figure(11.0, 3.4, theme)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [int(row["epoch"]) for row in history]
+    marker = "o" if len(epochs) < 20 else ""
+    for axes, title, curves in (
+        (loss, "Loss", (("train_loss", "training"), ("val_loss", "validation"))),
+        (accuracy, "Accuracy in %", (("train_accuracy", "training"), ("val_accuracy", "validation"))),
+        (rate, "Learning rate", (("learning_rate", ""),)),
+    ):
+        _style_axes(axes, theme, title)
+        for key, label in curves:
+            values = _get_column(history, key) * (100 if axes is accuracy else 1)
+            if np.isfinite(values).any():
+                color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
+                axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.8)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
+        axes.set_xlabel("epoch", color=theme.muted)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(axes.get_legend_handles_labels()[1]) > 0:
+            axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+    rate.set_ylim(bottom=0)
+    return figure
+
+
+def draw_confusion_matrix(
+    matrix: Sequence[Sequence[int]] | np.ndarray | None, classes: Sequence[str], theme: Theme = LIGHT
+) -> Figure:
+    """Draw a confusion matrix, each row as shares of its true class; what is right in one colour, mistakes in another.
+
+    Mistakes are coloured by the square root of their share, from a visible minimum, so that rare ones show. Numbers
+    (in %) stand in the cells where they fit, names beside up to 150 classes, and their indices beyond.
+
+    Args:
+        matrix: (num_classes, num_classes) counts, rows are true classes; None draws a note in its place.
+        classes: Names in order.
+        theme: Colours.
+    """
+    if matrix is None:
+        return _draw_note(f"{len(classes):,} classes are too many for a picture; see the figures per class.", theme)
+    counts = np.asarray(matrix, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    cell, font_size = _choose_cell_size(len(classes))
+    is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
+    names = shorten_names(classes) if is_labelled else []
+    margin = 0.9 + max((len(name) for name in names), default=4) * font_size * 0.0092
+    side = cell * len(classes) + margin
+    figure = make_figure(side, side, theme)
+    axes = figure.subplots()
+    cells = _color_cells(shares, totals > 0, theme)
+    axes.imshow(cells, interpolation="nearest" if cell > 0.02 else "antialiased")
+    axes.set_xlabel("predicted class", color=theme.muted, fontsize=max(9.0, font_size + 1))
+    axes.set_ylabel("true class", color=theme.muted, fontsize=max(9.0, font_size + 1))
+    axes.tick_params(length=0, labelsize=font_size, labelcolor=theme.ink, pad=3)
+    for spine in axes.spines.values():
+        spine.set_color(theme.grid)
+    if is_labelled:
+        _label_classes(axes, names)
+    if cell >= 0.3:
+        _write_shares(axes, np.where(counts > 0, shares, np.nan), cells, font_size, theme)
+    return figure
+
+
+def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure:
+    """Draw how often the model is right against how sure it says it is, and how many images stand behind each bar.
+
+    Args:
+        calibration: Bins from `resnetkit.results.metrics.compute_calibration`.
+        theme: Colours.
+    """
+    figure = make_figure(5.2, 4.6, theme)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    _style_axes(upper, theme, "Right in % against confidence in %")
+    _style_axes(lower, theme, "")
+    upper.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+    for row in calibration:
+        left, width = 100 * row["low"], 100 * (row["high"] - row["low"])
+        lower.bar(left, row["count"], width * 0.92, align="edge", color=theme.muted)
+        if row["count"]:
+            upper.bar(left, 100 * row["accuracy"], width * 0.92, align="edge", color=theme.primary, alpha=0.85)
+            upper.plot(100 * row["confidence"], 100 * row["accuracy"], marker="o", markersize=4, color=theme.accent)
+    upper.set(xlim=(0, 100), ylim=(0, 101))
+    lower.set_ylabel("images", color=theme.muted, fontsize=9)
+    lower.set_xlabel("confidence of the prediction in %", color=theme.muted)
+    lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+    legend = upper.legend(labelcolor=theme.ink, fontsize=9, loc="upper left", facecolor=theme.surface, framealpha=0.9)
+    legend.get_frame().set_linewidth(0)
+    return figure
+
+
+def shorten_names(names: Sequence[str], length: int = _MAX_NAME_LENGTH) -> list[str]:
+    """Return names that can be drawn: one line, shortened in the middle; `#index` where the font lacks a letter."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    letters = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    lines = [" ".join(name.split()) for name in names]
+    drawable = [
+        line if line and all(ord(letter) in letters for letter in line) else f"#{index}"
+        for index, line in enumerate(lines)
+    ]
+    head, tail = length // 2, length - 1 - length // 2
+    return [name if len(name) <= length else f"{name[:head].rstrip()}…{name[-tail:].lstrip()}" for name in drawable]
+
+
+def make_figure(width: float, height: float, theme: Theme) -> Figure:
+    """Return an empty figure, width and height in inches, in the colour of the page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor=theme.surface)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_note(text: str, theme: Theme) -> Figure:
+    figure = make_figure(7.0, 1.6, theme)
+    figure.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", fontsize=10)
+    return figure
+
+
+def _style_axes(axes: Axes, theme: Theme, title: str) -> None:
+    axes.set_facecolor(theme.surface)
+    axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(theme.grid)
+
+
+def _get_column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    values = [row.get(key) for row in history]
+    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
+
+
+def _choose_cell_size(num_classes: int) -> tuple[float, float]:
+    """Return the side of a cell in inches and the font size in points that fits it."""
+    if num_classes > _MAX_LABELLED_CLASSES:
+        return 8.0 / num_classes, 9.0
+    cell = float(np.clip(6.6 / num_classes, 0.13, 1.0))
+    return cell, float(np.clip(cell * 72 * 0.62, 5.5, 10.0))
+
+
+def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np.ndarray:
+    """Return (num_classes, num_classes, 3) uint8: surface where 0, full colour where 1, grid colour without images."""
+    from matplotlib.colors import to_rgb
+
+    surface, primary, accent, grid = (
+        np.array(to_rgb(color)) for color in (theme.surface, theme.primary, theme.accent, theme.grid)
+    )
+    is_right = np.eye(len(shares), dtype=bool)
+    # A single mistake among hundreds is meant to be seen: any share but 0 starts at a fifth of the colour.
+    weights = np.where(is_right, shares, np.sqrt(shares))
+    weights = np.where(shares > 0, 0.2 + 0.8 * weights, 0.0)[..., None]
+    cells = surface + weights * (np.where(is_right[..., None], primary, accent) - surface)
+    return np.round(255 * np.where(has_images[..., None], cells, grid)).astype(np.uint8)
+
+
+def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+    # A "$" in a class name is no formula.
+    positions = range(len(names))
+    rotation = 0 if max(map(len, names)) * len(names) < 60 else 90
+    axes.set_xticks(positions, names, rotation=rotation, parse_math=False)
+    axes.set_yticks(positions, names, parse_math=False)
+
+
+def _write_shares(axes: Axes, shares: np.ndarray, cells: np.ndarray, font_size: float, theme: Theme) -> None:
+    """Write the shares that are no NaN in percent, in whichever of the theme's colours is farther from the cell's."""
+    from matplotlib.colors import to_rgb
+
+    brightness = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (theme.surface, theme.ink))
+    is_near_ink = np.abs(cells / 255 @ brightness - ink) < np.abs(cells / 255 @ brightness - surface)
+    for row, column in np.argwhere(~np.isnan(shares)):
+        share = shares[row, column]
+        text = "<1" if share < 0.005 else f"{100 * share:.0f}"
+        color = theme.surface if is_near_ink[row, column] else theme.ink
+        axes.text(column, row, text, ha="center", va="center", fontsize=font_size, color=color)

@@ -1,0 +1,229 @@
+"""Training: data set in, run folder out. `train` is the whole of it, read from top to bottom."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+
+from resnetkit.learners.optimization import compute_learning_rate
+from resnetkit.machine.openmp import fix_thread_count
+from resnetkit.machine.progress import Hooks, ProgressBar, TrainingStopped
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.training.outcome import TrainingResult, conclude
+from resnetkit.training.run import Run, open_run
+from resnetkit.training.state import Row
+from resnetkit.training.tracking import Tracker, start_tracking
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT
+
+logger = logging.getLogger(__name__)
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None) -> TrainingResult:
+    """Train a classifier on a folder or table of images.
+
+    Args:
+        parameters: All settings; `dataset_folder` is not looked at.
+        source: The data set, see `read_dataset`.
+        hooks: How the caller stops training and hears about epochs.
+
+    Returns:
+        Where everything is, and the figures of the best weights.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        TrainingStopped: The caller asked for it; the message says how to go on.
+        TrainingDivergedError: The loss became NaN or infinite.
+        MemoryError: A batch does not fit; the message names the size to try.
+        OSError: The run folder cannot be written to; what was saved stays valid.
+    """
+    began = time.monotonic()
+    hooks = hooks or Hooks()
+    fix_thread_count()
+    run = open_run(parameters, source, hooks)
+    with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
+        for row in run.state.history:
+            tracker.log_epoch(row)
+        run.learner.prepare(run.folder, hooks)
+        run.timings["preparation"] = time.monotonic() - began
+        reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
+        run.timings["training"] = sum(row["seconds"] for row in run.state.history)
+        result = conclude(run, reason, began)
+        tracker.log_result(result)
+    logger.info("train_resnet: %s; %s", reason, result.checkpoint)
+    return result
+
+
+def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
+    """Train epoch after epoch, keep the best and the last state; return in words why training ended."""
+    optimizer = run.open_optimizer()
+    while (reason := _find_reason_to_end(run, deadline)) is None:
+        try:
+            row = _train_epoch(run, optimizer, run.state.epoch)
+        except BaseException:
+            run.save()
+            raise
+        run.finish_epoch(row, optimizer)
+        tracker.log_epoch(row)
+        run.hooks.on_epoch()
+    run.save()
+    return reason
+
+
+def _find_reason_to_end(run: Run, deadline: float) -> str | None:
+    parameters, state = run.parameters, run.state
+    patience = parameters.early_stopping_patience
+    if state.epoch >= parameters.epochs:
+        return f"trained {state.epoch} epochs"
+    if patience and state.epochs_without_progress >= patience:
+        return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+    if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
+        return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
+    return None
+
+
+def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
+    """Take every training image once, then look at the validation split; return the figures of the epoch."""
+    began = time.monotonic()
+    learner, parameters = run.learner, run.parameters
+    num_batches = learner.count_batches()
+    figures = _Figures()
+    with closing(ProgressBar(f"epoch {epoch + 1}/{parameters.epochs}", num_batches, unit="batch")) as bar:
+        learner.module.train()
+        for batch, (inputs, targets) in enumerate(learner.read_batches(epoch)):
+            run.hooks.check()
+            step = epoch * num_batches + batch
+            learning_rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+
+            logits = learner.forward(inputs)  # (N, classes)
+            loss = run.loss(logits, targets)
+            _check_finite(loss.item(), step, learning_rate, run)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+            figures.add(loss, logits, targets)
+            bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)
+        val_loss, val_accuracy = _validate(run)
+        _check_finite(val_loss, (epoch + 1) * num_batches - 1, learning_rate, run)
+        bar.advance(0, loss=figures.loss, lr=learning_rate, val=val_accuracy)
+    row = {
+        "epoch": epoch + 1,
+        "train_loss": figures.loss,
+        "train_accuracy": figures.accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "learning_rate": learning_rate,
+        "seconds": time.monotonic() - began,
+    }
+    figures_text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None)
+    logger.info("train_resnet: %s", figures_text)
+    return row
+
+
+class _Figures:
+    """Running mean of loss and accuracy over the images of an epoch; mixed targets have no accuracy."""
+
+    def __init__(self) -> None:
+        self._loss = 0.0
+        self._right: int | None = 0
+        self._count = 0
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        self._loss += loss.item() * len(targets)
+        if targets.ndim == 2:
+            self._right = None
+        if self._right is not None:
+            self._right += int((logits.argmax(1) == targets).sum())
+        self._count += len(targets)
+
+    @property
+    def loss(self) -> float:
+        return self._loss / self._count
+
+    @property
+    def accuracy(self) -> float | None:
+        return None if self._right is None else self._right / self._count
+
+
+def _validate(run: Run) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
+    predictions = run.learner.predict("val", run.hooks.check)
+    logits = torch.from_numpy(predictions.logits)
+    loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
+    return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
+
+
+def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> None:
+    if math.isfinite(loss):
+        return
+    raise TrainingDivergedError(
+        f"train_resnet: the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
+        f"expected a finite number. Try learning_rate={run.parameters.learning_rate / 10:g}"
+        f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}"
+    )
+
+
+@contextmanager
+def _explain_failures(run: Run) -> Iterator[None]:
+    """Say what was kept when training does not come to its end, and what to do when memory or disk are full."""
+    try:
+        yield
+    except TrainingStopped as error:
+        raise TrainingStopped(
+            f"train_resnet: stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; "
+            f"{run.describe_kept()}",
+            run.folder / BEST_CHECKPOINT if run.state.history else None,
+        ) from error
+    except TrainingDivergedError as error:
+        raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error
+    except Exception as error:
+        explained = _explain_memory(error, run) or _explain_disk(error, run)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain_memory(error: Exception, run: Run) -> MemoryError | None:
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
+        return None
+    size, batch_size = run.parameters.input_size, run.parameters.batch_size
+    advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
+    return MemoryError(
+        f"train_resnet: not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; "
+        f"{run.describe_kept()}"
+    )
+
+
+def _explain_disk(error: Exception, run: Run) -> OSError | None:
+    number = getattr(error, "errno", None)
+    match = re.search(r"os error (\d+)", str(error))  # safetensors tells it in words only
+    if match:
+        number = int(match[1])
+    if number not in _OUT_OF_SPACE:
+        return None
+    return OSError(
+        number,
+        f"train_resnet: no space left to write into '{run.folder}' ({os.strerror(number)}); free some; "
+        f"{run.describe_kept()}",
+    )

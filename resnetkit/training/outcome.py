@@ -1,0 +1,207 @@
+"""The end of a training: the best weights looked at once more, exported, and reported."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from resnetkit.data.dataset import Sample
+from resnetkit.exports.export import ExportedFile, ExportError
+from resnetkit.learners.learner import Predictions
+from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.results.metrics import compute_metrics
+from resnetkit.results.pictures import Mistake, collect_mistakes, collect_samples
+from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from resnetkit.training.exports import export_model
+from resnetkit.training.run import Run, get_versions
+from resnetkit.training.run_folder import refresh_latest
+from resnetkit.training.state import Row
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
+from resnetkit.weights.models import load_model
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where everything is, and the figures of the best weights.
+
+    Attributes:
+        folder: The run folder.
+        checkpoint: The best weights, self-describing.
+        classes: Class names in the order of the outputs.
+        history: Figures of every epoch.
+        best: Epoch, val_accuracy and val_loss of the best weights, as their file says it.
+        metrics: Result of `compute_metrics` on the validation images.
+        test_metrics: The same on the test images, where there are any.
+        reason: In words, why training ended.
+    """
+
+    folder: Path
+    checkpoint: Path
+    classes: tuple[str, ...]
+    history: Sequence[Row]
+    best: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    test_metrics: Mapping[str, Any] | None
+    reason: str
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the training curves."""
+        return self.folder / CURVES_NAME
+
+    @property
+    def confusion(self) -> Path:
+        """Picture of the confusion matrix on the validation images."""
+        return self.folder / CONFUSION_NAME
+
+    @property
+    def report(self) -> Path:
+        """The page with everything on it."""
+        return self.folder / REPORT_NAME
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """A split as the best weights see it."""
+
+    samples: Sequence[Sample]
+    predictions: Predictions
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+
+def conclude(run: Run, reason: str, began: float) -> TrainingResult:
+    """Evaluate the best weights on validation and test images, then write metrics, exports and report.
+
+    Args:
+        run: A training whose loop has ended.
+        reason: In words, why.
+        began: Reading of the monotonic clock when training began.
+    """
+    weights = open_weights(run.folder / BEST_CHECKPOINT)
+    assert weights.metadata is not None
+    model = load_model(weights.metadata.model_name, weights.read_state_dict(), weights.metadata.small_input_stem)
+    run.learner.load(model)
+    started = time.monotonic()
+    evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
+    run.timings["evaluation"] = time.monotonic() - started
+    _write_predictions(run.folder, evaluations)
+    val, test = evaluations["val"], evaluations.get("test")
+    result = TrainingResult(
+        folder=run.folder,
+        checkpoint=run.folder / BEST_CHECKPOINT,
+        classes=run.dataset.classes,
+        history=run.state.history,
+        best=weights.metadata.metrics,
+        metrics=val.metrics,
+        test_metrics=test.metrics if test else None,
+        reason=reason,
+    )
+    started = time.monotonic()
+    failure: ExportError | None = None
+    exports: list[ExportedFile] = []
+    try:
+        exports = export_model(run, model, weights.metadata)
+    except ExportError as error:  # figures and report of a finished training are not lost with it
+        failure = error
+    run.timings["exports"] = time.monotonic() - started
+    run.timings["total"] = time.monotonic() - began
+    _write_metrics(run, result, exports)
+    _write_report(run, result, exports, collect_mistakes(model, weights.metadata, val.samples, val.probabilities))
+    refresh_latest(run.folder)
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _evaluate(run: Run, split: str) -> _Evaluation:
+    predictions = run.learner.predict(split, run.hooks.check)
+    probabilities = torch.softmax(torch.from_numpy(predictions.logits).double(), dim=1).numpy()
+    samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
+    metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
+    return _Evaluation(samples, predictions, probabilities, metrics)
+
+
+def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
+    """Write labels and probabilities of both splits, so that every figure can be computed again."""
+    arrays: dict[str, Any] = {}
+    for split, evaluation in evaluations.items():
+        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in evaluation.samples])
+        arrays[f"{split}_labels"] = evaluation.predictions.labels
+        arrays[f"{split}_probabilities"] = evaluation.probabilities.astype(np.float32)
+    with atomic_path(folder / PREDICTIONS_FILE) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _write_report(
+    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], mistakes: Sequence[Mistake]
+) -> None:
+    skipped = run.splits.get_skipped()
+    notes = [result.reason[0].upper() + result.reason[1:] + "."]
+    if skipped:
+        notes.append(f"{len(skipped)} images became unreadable while training ran and were left out.")
+    data = ReportData(
+        model_name=run.parameters.model_name,
+        classes=result.classes,
+        dataset_path=str(run.dataset.source),
+        weights_path=result.checkpoint,
+        counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
+        history=result.history,
+        best_epoch=result.best["epoch"],
+        metrics=result.metrics,
+        test_metrics=result.test_metrics,
+        findings=run.data_report.to_dict(),
+        samples=collect_samples(run.dataset.train, result.classes),
+        mistakes=mistakes,
+        parameters=run.parameters.model_dump(),
+        versions=get_versions(),
+        timings=run.timings,
+        exports=exports,
+        notes=notes,
+        finished_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+    write_report(run.folder, data)
+
+
+def _get_splits(run: Run) -> dict[str, Sequence[Sample]]:
+    splits = {split: getattr(run.dataset, split) for split in ("train", "val", "test")}
+    return {split: samples for split, samples in splits.items() if samples}
+
+
+def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
+    return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
+
+
+def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedFile]) -> None:
+    content = {
+        "model_name": run.parameters.model_name,
+        "classes": list(result.classes),
+        "ended": result.reason,
+        "best": {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")},
+        "validation": result.metrics,
+        "test": result.test_metrics,
+        "history": list(result.history),
+        "exports": [export.to_dict() for export in exports],
+        "images": {split: len(samples) for split, samples in _get_splits(run).items()},
+        "unreadable_while_training": [[str(path), text] for path, text in run.splits.get_skipped()],
+        "parameters": run.parameters.model_dump(),
+        "numerics": run.learner.numerics,
+        "versions": get_versions(),
+        "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
+        "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    write_text(run.folder / METRICS_FILE, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

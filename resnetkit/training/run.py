@@ -1,0 +1,257 @@
+"""One training: its data, network and state, opened from nothing or from an earlier run folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from resnetkit.data.dataset import Dataset, Sample, read_dataset
+from resnetkit.data.scanning import DataReport, check_images
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.learners.finetuning import NetworkLearner
+from resnetkit.learners.head import HeadLearner
+from resnetkit.learners.initialization import Start, initialize
+from resnetkit.learners.learner import ImageSplits, Learner
+from resnetkit.learners.optimization import (
+    Loss,
+    build_optimizer,
+    choose_numerics,
+    compute_class_weights,
+    load_optimizer,
+)
+from resnetkit.machine.files import resolve_path, write_text
+from resnetkit.machine.progress import CountingBar, Hooks
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.training.run_folder import (
+    create_run_folder,
+    prepare_output_folder,
+    publish_latest,
+    remove_temporary_files,
+)
+from resnetkit.training.state import (
+    FREE_PARAMETERS,
+    Circumstances,
+    Row,
+    TrainingState,
+    check_circumstances,
+    check_resumable,
+    copy_to_cpu,
+    find_best,
+    read_state,
+    write_state,
+)
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
+
+CLASSES_FILE = "classes.txt"
+HISTORY_FILE = "metrics.csv"
+DATA_REPORT_FILE = "data_report.json"
+#: Seconds from writing what was trained to writing it again; an epoch of a head may take a hundredth of one.
+SAVE_INTERVAL_S = 1.0
+
+_PACKAGES = ("torch", "torchvision", "openvino", "numpy", "scikit-learn", "ikomia")
+
+
+@dataclass
+class Run:
+    """What the loop works on.
+
+    Attributes:
+        folder: The run folder.
+        splits: The images.
+        learner: What is trained, and its inputs.
+        state: What a resumed run goes on from.
+        timings: Seconds by name, for the report.
+    """
+
+    parameters: TrainParameters
+    hooks: Hooks
+    folder: Path
+    splits: ImageSplits
+    data_report: DataReport
+    preprocessing: Preprocessing
+    learner: Learner
+    loss: Loss
+    state: TrainingState
+    timings: dict[str, float] = field(default_factory=dict)
+    _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
+    _save_after: float = -math.inf
+    _is_published: bool = False
+
+    def __post_init__(self) -> None:
+        self._num_saved = self.state.epoch
+
+    @property
+    def dataset(self) -> Dataset:
+        """The readable images."""
+        return self.splits.dataset
+
+    @property
+    def last_accuracy(self) -> float | None:
+        """Validation accuracy of the last finished epoch."""
+        return self.state.history[-1]["val_accuracy"] if self.state.history else None
+
+    def describe(self, row: Row) -> ModelMetadata:
+        """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
+        settings = {name: value for name, value in self.parameters.model_dump().items() if name not in FREE_PARAMETERS}
+        return ModelMetadata(
+            model_name=self.parameters.model_name,
+            classes=self.dataset.classes,
+            preprocessing=self.preprocessing,
+            small_input_stem=self.parameters.small_input_stem,
+            metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
+            versions=get_versions(),
+            training={**settings, "numerics": self.learner.numerics},
+        )
+
+    def open_optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer, in the state of the last finished epoch.
+
+        Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
+        """
+        optimizer = build_optimizer(self.parameters, self.learner.module.parameters())
+        if self.state.optimizer:
+            load_optimizer(optimizer, self.state.optimizer)
+        return optimizer
+
+    def finish_epoch(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
+        """Take up what an epoch came to, and save it unless something was saved within the last second."""
+        state, is_due = self.state, time.monotonic() >= self._save_after
+        weights, optimizer_state = self.learner.module.state_dict(), optimizer.state_dict()
+        if not is_due:  # the next step changes them
+            weights, optimizer_state = copy_to_cpu(weights), copy_to_cpu(optimizer_state)
+        best = self._unsaved_best
+        if find_best([*state.history, row]) is row:
+            best = row, self.learner.get_state_dict()
+        # All of it or, where memory was too small for a copy, nothing.
+        self._unsaved_best, state.weights, state.optimizer = best, weights, optimizer_state
+        state.history.append(row)
+        if is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is not written yet of the finished epochs: best weights, history, and at last the state.
+
+        A process that is killed in between trains the same epochs again. The first save makes `latest` point here.
+        """
+        if self._num_saved == self.state.epoch:
+            return
+        if self._unsaved_best is not None:
+            row, weights = self._unsaved_best
+            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, self.describe(row))
+            self._unsaved_best = None
+        if not self._is_published:
+            write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
+            publish_latest(self.folder)
+            self._is_published = True
+        self._write_history()
+        write_state(self.folder, self.state)
+        self._num_saved = self.state.epoch
+        self._save_after = time.monotonic() + SAVE_INTERVAL_S
+
+    def _write_history(self) -> None:
+        """Write the figures of all epochs as CSV."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(self.state.history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.state.history)
+        write_text(self.folder / HISTORY_FILE, buffer.getvalue())
+
+    def describe_kept(self) -> str:
+        """Say in words what a failed or stopped run leaves behind."""
+        best = find_best(self.state.history[: self._num_saved])
+        kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
+        if best is not None:
+            kept = (
+                f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
+                f"kept; resume_from={self.folder} goes on after epoch {self._num_saved}"
+            )
+        return kept
+
+
+def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
+    """Check everything that can be wrong, then make the run folder, or take up the one to resume.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        OSError: The output folder cannot be written to.
+    """
+    parameters.check_consistency()
+    earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
+    if earlier_folder is None:
+        output_folder = prepare_output_folder(parameters.output_folder)
+    else:
+        earlier = read_state(earlier_folder)
+        check_resumable(earlier, parameters)
+    dataset = read_dataset(source, parameters.val_split, parameters.seed)
+    hooks.check()  # before weights are downloaded
+    start = initialize(parameters, dataset.classes)
+    splits = ImageSplits(dataset, start.preprocessing, parameters)
+    began = time.monotonic()
+    with closing(CountingBar("checking images", hooks)) as progress:
+        dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
+    timings = {"checking": time.monotonic() - began}
+    splits.dataset = dataset
+    learner = _open_learner(parameters, start, splits)
+    state = TrainingState(
+        parameters.model_dump(),
+        Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
+        dataset.classes,
+        weights=learner.module.state_dict(),
+    )
+    if earlier_folder is None:
+        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+    else:
+        check_circumstances(earlier, state.circumstances)
+        remove_temporary_files(earlier_folder)
+        folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
+        learner.module.load_state_dict(dict(state.weights))
+    write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
+    return Run(parameters, hooks, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+
+
+def get_versions() -> dict[str, str]:
+    """Return the versions of the libraries that have an influence on the result."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _open_learner(parameters: TrainParameters, start: Start, splits: ImageSplits) -> Learner:
+    if parameters.feature_extract:
+        return HeadLearner(start, splits, parameters)
+    return NetworkLearner(start, splits, parameters, choose_numerics(parameters.device, parameters.precision))
+
+
+def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:
+    labels = np.array([sample.label for sample in dataset.train])
+    return compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
+
+
+def _hash_dataset(dataset: Dataset) -> str:
+    """Hash names, labels, sizes and splits of all images; where the folder lies has no influence."""
+    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
+
+    def identify(sample: Sample) -> tuple[str, int, int]:
+        path = sample.path.relative_to(folder) if sample.path.is_relative_to(folder) else sample.path
+        return path.as_posix(), sample.label, sample.path.stat().st_size
+
+    splits = [[identify(sample) for sample in split] for split in (dataset.train, dataset.val, dataset.test)]
+    return hashlib.sha256(json.dumps([dataset.classes, splits], ensure_ascii=True).encode()).hexdigest()

@@ -1,0 +1,215 @@
+"""Where a training's figures go besides its run folder: mlflow's file store, an mlflow server, or TensorBoard files.
+
+Nothing is started and no port is opened. Tracking that fails costs a warning, never the training.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from resnetkit.machine.files import get_ikomia_root
+from resnetkit.machine.progress import TrainingStopped
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME
+
+if TYPE_CHECKING:
+    from resnetkit.training.outcome import TrainingResult
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "train_resnet"
+
+#: Seconds that a server has for an answer; mlflow's own patience adds up to minutes.
+_TIMEOUT_S = 5
+_SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+
+class _Backend(Protocol):
+    """One kind of tracking."""
+
+    def log_parameters(self, parameters: Mapping[str, str]) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log_file(self, path: Path) -> None: ...
+    def close(self, status: str) -> None: ...
+
+
+class Tracker:
+    """Hands figures to a backend until the first failure; that one is a warning."""
+
+    def __init__(self, name: str, open_backend: Callable[[], _Backend] | None) -> None:
+        self._name = name
+        self._backend: _Backend | None = None
+        if open_backend is not None:
+            with self._guard():
+                self._backend = open_backend()
+
+    def log_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Hand over the parameters of the run."""
+        with self._guard() as backend:
+            if backend is not None:
+                backend.log_parameters(parameters)
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Hand over the figures of an epoch."""
+        metrics = {name: float(value) for name, value in row.items() if name != "epoch" and value is not None}
+        with self._guard() as backend:
+            if backend is not None:
+                backend.log_metrics(metrics, int(row["epoch"]))
+
+    def log_result(self, result: TrainingResult) -> None:
+        """Hand over the final figures, the report and the weights."""
+        figures = {"best_val_accuracy": result.best["val_accuracy"]}
+        if result.test_metrics is not None:
+            figures["test_accuracy"] = result.test_metrics["accuracy"]
+        names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME, "metrics.json", result.checkpoint.name)
+        with self._guard() as backend:
+            if backend is not None:
+                backend.log_metrics(figures, int(result.best["epoch"]))
+                for name in names:
+                    if (result.folder / name).is_file():
+                        backend.log_file(result.folder / name)
+
+    def close(self, status: str) -> None:
+        """End the run with one of mlflow's words: FINISHED, FAILED or KILLED."""
+        with self._guard() as backend:
+            if backend is not None:
+                backend.close(status)
+
+    @contextmanager
+    def _guard(self) -> Iterator[_Backend | None]:
+        try:
+            yield self._backend
+        except Exception as error:  # whatever a server or a library may come up with
+            self._backend = None
+            logger.warning(
+                "train_resnet: tracking=%s failed, training goes on without it (%s: %s)",
+                self._name,
+                type(error).__name__,
+                " ".join(str(error).split())[:300],
+            )
+
+
+@contextmanager
+def start_tracking(parameters: TrainParameters, run_folder: Path) -> Iterator[Tracker]:
+    """Open the tracking that the parameters ask for; its run is ended whatever happens."""
+    openers: dict[str, Callable[[], _Backend] | None] = {
+        "off": None,
+        "tensorboard": lambda: _TensorBoardFiles(run_folder),
+        "local": lambda: _MlflowRun(get_local_store().as_uri(), run_folder.name),
+    }
+    open_backend = openers.get(parameters.tracking, lambda: _open_server(parameters.tracking, run_folder.name))
+    tracker = Tracker(parameters.tracking, open_backend)
+    status = "FAILED"
+    try:
+        tracker.log_parameters(parameters.to_strings())
+        yield tracker
+        status = "FINISHED"
+    except TrainingStopped:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.close(status)
+
+
+def get_local_store() -> Path:
+    """Return the folder of mlflow's file store: the one that Ikomia's own dashboard reads."""
+    return get_ikomia_root() / "MLflow"
+
+
+class _MlflowRun:
+    """One run in the experiment `train_resnet`, through a client of its own: mlflow's global state stays as it is."""
+
+    def __init__(self, address: str, run_name: str) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._is_remote = not address.startswith("file:")
+        with self._patience():
+            self._client = MlflowClient(tracking_uri=address)
+            self._run_id = self._client.create_run(self._find_experiment(), run_name=run_name).info.run_id
+
+    def log_parameters(self, parameters: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        with self._patience():
+            self._client.log_batch(self._run_id, params=[Param(name, text) for name, text in parameters.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._patience():
+            self._client.log_batch(self._run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_file(self, path: Path) -> None:
+        with self._patience():
+            self._client.log_artifact(self._run_id, str(path))
+
+    def close(self, status: str) -> None:
+        with self._patience():
+            self._client.set_terminated(self._run_id, status)
+
+    def _find_experiment(self) -> str:
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            try:
+                return str(self._client.create_experiment(EXPERIMENT))
+            except Exception:  # another process was faster
+                experiment = self._client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    raise
+        return str(experiment.experiment_id)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Set mlflow's limits for one call; it reads them from the environment only."""
+        before = {name: os.environ.get(name) for name in _SERVER_PATIENCE}
+        if self._is_remote:
+            os.environ.update(_SERVER_PATIENCE)
+        try:
+            yield
+        finally:
+            for name, value in before.items() if self._is_remote else ():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+class _TensorBoardFiles:
+    """Event files in the run folder."""
+
+    def __init__(self, run_folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run_folder / "tensorboard"))
+
+    def log_parameters(self, parameters: Mapping[str, str]) -> None:
+        rows = ["| parameter | value |", "|---|---|", *(f"| {name} | {text} |" for name, text in parameters.items())]
+        self._writer.add_text("parameters", "\n".join(rows))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def log_file(self, path: Path) -> None:
+        """Do nothing: the file is in the run folder already."""
+
+    def close(self, status: str) -> None:  # noqa: ARG002 - TensorBoard knows none
+        self._writer.close()
+
+
+def _open_server(address: str, run_name: str) -> _MlflowRun:
+    """Connect to an mlflow server, if there is anything at its address."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S).close()
+    return _MlflowRun(address, run_name)

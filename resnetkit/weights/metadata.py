@@ -1,0 +1,105 @@
+"""What a weights file says about itself, as JSON under one key of its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from resnetkit.images.preprocessing import RESIZE_MODES, Preprocessing
+from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
+
+#: The key of our JSON in the metadata of safetensors, ONNX and OpenVINO files.
+METADATA_KEY = "resnet_for_ikomia"
+
+_MAX_SIZE = 8192
+
+
+class WeightsError(ValueError):
+    """A weights file is missing, damaged, foreign, or does not fit."""
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a weights file says about itself.
+
+    Attributes:
+        model_name: Architecture.
+        classes: Class names in the order of the outputs.
+        preprocessing: How an image becomes the network's input.
+        small_input_stem: Whether the first convolution is 3x3 and there is no max pooling.
+        metrics: Figures measured at training, such as accuracy.
+        versions: Versions of the libraries that wrote the file.
+        training: Parameters of the training and other facts for a reader; JSON values only.
+    """
+
+    model_name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    small_input_stem: bool = False
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_strings(self) -> dict[str, str]:
+        """Return the map of strings that is stored in a file's header."""
+        return {METADATA_KEY: json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)}
+
+    @classmethod
+    def from_strings(cls, strings: Mapping[str, str]) -> ModelMetadata | None:
+        """Parse a file's header; None where it is not ours.
+
+        Raises:
+            WeightsError: The header is ours but damaged.
+        """
+        if METADATA_KEY not in strings:
+            return None
+        try:
+            content = json.loads(strings[METADATA_KEY])
+            content["preprocessing"] = _parse_preprocessing(content["preprocessing"])
+            content["classes"] = _parse_classes(content["classes"])
+            metadata = cls(**content)
+            _check_types(metadata)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise WeightsError(f"has metadata that cannot be read ({type(error).__name__}: {error})") from error
+        return metadata
+
+
+def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
+    preprocessing = Preprocessing(
+        input_size=int(content["input_size"]),
+        resize_size=int(content["resize_size"]),
+        resize_mode=str(content["resize_mode"]),
+        mean=_parse_triple(content.get("mean", IMAGENET_MEAN)),
+        std=_parse_triple(content.get("std", IMAGENET_STD)),
+    )
+    sizes = (preprocessing.input_size, preprocessing.resize_size)
+    if preprocessing.resize_mode not in RESIZE_MODES or not all(1 <= size <= _MAX_SIZE for size in sizes):
+        raise WeightsError(f"preprocessing {dict(content)} makes no sense")
+    if min(preprocessing.std) <= 0:
+        raise WeightsError(f"standard deviations must be above 0, got {preprocessing.std}")
+    return preprocessing
+
+
+def _parse_triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    if not all(-1e6 < value < 1e6 for value in (red, green, blue)):
+        raise WeightsError(f"mean or deviation {values} makes no sense")
+    return red, green, blue
+
+
+def _parse_classes(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise WeightsError("classes must be a list of names")
+    "".join(names).encode()  # Half a surrogate pair is an error here, rather than in the engine.
+    return tuple(names)
+
+
+def _check_types(metadata: ModelMetadata) -> None:
+    if not isinstance(metadata.model_name, str) or metadata.model_name not in ARCHITECTURES:
+        raise WeightsError(f"model {metadata.model_name!r} is none of {', '.join(ARCHITECTURES)}")
+    if not isinstance(metadata.small_input_stem, bool):
+        raise WeightsError("small_input_stem must be true or false")
+    if not all(isinstance(part, dict) for part in (metadata.metrics, metadata.versions, metadata.training)):
+        raise WeightsError("metrics, versions and training must be objects")

@@ -1,0 +1,344 @@
+"""From parameters to a predictor: what is found where, what contradicts what, and what is loaded again."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from resnetkit.answers.loader import Loader, describe
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.inference import InferParameters
+from resnetkit.runtimes.choice import RuntimeOptionError
+from resnetkit.runtimes.openvino_graph import build_graph, save_graph
+from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, write_checkpoint
+from resnetkit.weights.models import initialize_model
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """Counts the calls of the parts that cost something; they do their real work."""
+    import resnetkit.answers.loader as loader
+
+    counter: Counter[str] = Counter()
+
+    def watch(name: str) -> None:
+        function = getattr(loader, name)
+
+        def call(*arguments):
+            counter[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(loader, name, call)
+
+    for name in ("open_weights", "find_class_names", "open_runtime"):
+        watch(name)
+    return counter
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory):
+    """Bare weights: model.pth of a resnet18 with three outputs and classes.txt beside it; thousand.pth with 1000."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(initialize_model("resnet18", 3, seed=0).state_dict(), folder / "model.pth")
+    torch.save(initialize_model("resnet18", 1000, seed=0).state_dict(), folder / "thousand.pth")
+    (folder / "classes.txt").write_text("cat\ndog\nfish\n")
+    (folder / "names.txt").write_text("a\nb\nc\n")
+    return folder
+
+
+def make_values(**changes) -> InferParameters:
+    return InferParameters().updated({"input_size": 64, "runtime": "torch", **changes})
+
+
+def predict(loader, values, photographs):
+    return loader.load(values)[1].predict([photographs["china"]])[0].probabilities
+
+
+@pytest.mark.parametrize(
+    ("change", "reloaded"),
+    [
+        ({"top_k": 2}, {}),
+        ({"confidence_threshold": 0.5}, {}),
+        ({"heatmap": True, "embedding": True}, {}),
+        ({"box_margin": 0.5}, {}),
+        ({"smoothing": 0.5}, {}),
+        ({"resize_mode": "squash"}, {}),
+        ({"pretrained_weights": "IMAGENET1K_V1"}, {}),
+        ({"class_file": "names.txt"}, {"find_class_names": 1}),
+        ({"input_size": 96}, {"open_runtime": 1}),
+        ({"runtime": "openvino"}, {"open_runtime": 1}),
+        ({"threads": 1}, {"open_runtime": 1}),
+        ({"device": "cpu"}, {"open_runtime": 1}),
+        ({"model_weight_file": "twin.pth"}, {"open_weights": 1, "find_class_names": 1, "open_runtime": 1}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_only_what_changed_is_loaded_again(weights_folder, tmp_path, counts, change, reloaded):
+    for name in ("model.pth", "classes.txt", "names.txt"):
+        shutil.copy(weights_folder / name, tmp_path)
+    shutil.copy(tmp_path / "model.pth", tmp_path / "twin.pth")
+    loader, values = Loader(), make_values(model_weight_file=tmp_path / "model.pth")
+    _, before = loader.load(values)
+    assert loader.load(values)[1] is before
+    counts.clear()
+    paths = ("class_file", "model_weight_file")
+    changed = values.updated({name: tmp_path / value if name in paths else value for name, value in change.items()})
+    _, after = loader.load(changed)
+    assert counts == reloaded
+    assert (after.runtime is before.runtime) == ("open_runtime" not in reloaded)
+    loader.load(changed)
+    assert counts == reloaded
+    # What takes effect without being loaded again:
+    assert after.preprocessing.resize_mode == change.get("resize_mode", "crop")
+    assert after.preprocessing.input_size == change.get("input_size", 64)
+    assert after.classes == (("a", "b", "c") if "class_file" in change else ("cat", "dog", "fish"))
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+@pytest.mark.parametrize("name", ["model.pth", "missing.pth"])
+def test_loading_leaves_the_garbage_collector_as_it_was(weights_folder, monkeypatch, was_enabled, name):
+    during = []
+
+    def find_model(values):
+        during.append(gc.isenabled())
+        return find(values)
+
+    import resnetkit.answers.loader as loader
+
+    find = loader._find_model
+    monkeypatch.setattr(loader, "_find_model", find_model)
+    try:
+        gc.enable() if was_enabled else gc.disable()
+        if name == "missing.pth":
+            with pytest.raises(WeightsError, match="does not exist"):
+                Loader().load(make_values(model_weight_file=weights_folder / name))
+        else:
+            Loader().load(make_values(model_weight_file=weights_folder / name))
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()
+    assert during == [False]
+
+
+def test_naming_the_architecture_that_a_file_has_loads_no_network(tmp_path, counts):
+    path = tmp_path / "best.safetensors"
+    preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    weights = initialize_model("resnet34", 2, seed=0).state_dict()
+    write_checkpoint(path, weights, ModelMetadata("resnet34", ("cat", "dog"), preprocessing))
+    loader = Loader()
+    _, before = loader.load(make_values(model_weight_file=path))
+    _, after = loader.load(make_values(model_weight_file=path, model_name="resnet34"))
+    assert after.runtime is before.runtime
+    assert counts["open_runtime"] == 1
+
+
+def test_a_file_that_was_replaced_is_seen(weights_folder, tmp_path, photographs, counts):
+    path = tmp_path / "model.pth"
+    for name in ("model.pth", "classes.txt"):
+        shutil.copy(weights_folder / name, tmp_path)
+    loader, values = Loader(), make_values(model_weight_file=path)
+    before = predict(loader, values, photographs)
+    torch.save(initialize_model("resnet18", 3, seed=9).state_dict(), tmp_path / "new.pth")
+    (tmp_path / "new.pth").replace(path)
+    after = predict(loader, values, photographs)
+    assert not np.allclose(before, after)
+    (tmp_path / "classes.txt").write_text("one\ntwo\nthree\n")
+    assert loader.load(values)[1].classes == ("one", "two", "three")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"^infer_resnet: weights file .* is no complete PyTorch file"):
+        loader.load(values)
+    path.unlink()
+    with pytest.raises(WeightsError, match="does not exist"):
+        loader.load(values)
+    shutil.copy(weights_folder / "model.pth", path)
+    np.testing.assert_allclose(predict(loader, values, photographs), before, atol=1e-6)
+
+
+def test_a_checkpoint_that_was_replaced_in_its_run_folder_is_seen(tmp_path, photographs):
+    metadata = ModelMetadata(
+        "resnet18", ("cat", "dog", "fish"), Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    )
+    loader, values = Loader(), make_values(model_weight_file=tmp_path)
+    answers = []
+    for seed in (0, 9):
+        write_checkpoint(tmp_path / BEST_CHECKPOINT, initialize_model("resnet18", 3, seed).state_dict(), metadata)
+        answers.append(predict(loader, values, photographs))
+    assert not np.allclose(*answers)
+
+
+def test_weights_of_a_graph_that_were_replaced_beside_it_are_seen(make_network, tmp_path, photographs):
+    preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
+    metadata = ModelMetadata("resnet18", tuple(map(str, range(1000))), preprocessing)
+    source = make_network("resnet18").source
+    state_dict = source.read_state_dict()
+    other = {**state_dict, "fc.bias": state_dict["fc.bias"] + torch.linspace(0, 9, 1000)}
+    save_graph(build_graph(source), tmp_path / "model.xml", metadata)
+    save_graph(build_graph(replace(source, read_state_dict=lambda: other)), tmp_path / "other.xml", metadata)
+    loader, values = Loader(), make_values(model_weight_file=tmp_path / "model.xml", runtime="openvino")
+    before = predict(loader, values, photographs)
+    (tmp_path / "other.bin").replace(tmp_path / "model.bin")
+    assert not np.allclose(before, predict(loader, values, photographs))
+
+
+def test_two_loaders_share_nothing(weights_folder, photographs):
+    first, second = Loader(), Loader()
+    values = make_values(model_weight_file=weights_folder / "model.pth")
+    before = predict(first, values, photographs)
+    predict(second, values.updated({"input_size": 32, "threads": 1}), photographs)
+    assert first.load(values)[1].runtime is not second.load(values)[1].runtime
+    np.testing.assert_array_equal(predict(first, values, photographs), before)
+
+
+def test_a_bare_state_dict_takes_imagenets_preprocessing(weights_folder):
+    model, predictor = Loader().load(InferParameters().updated({"model_weight_file": weights_folder / "model.pth"}))
+    preprocessing = predictor.preprocessing
+    assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (224, 256, "crop")
+    assert (model.num_classes, model.is_self_describing) == (3, False)
+
+
+def test_a_self_describing_file_decides(checkpoint_path):
+    model, predictor = Loader().load(InferParameters().updated({"model_weight_file": checkpoint_path.parent}))
+    assert model.is_self_describing
+    assert predictor.classes == ("cat", "dog", "fish")
+    assert (predictor.preprocessing.input_size, predictor.preprocessing.resize_size) == (64, 73)
+    content = json.loads(json.dumps(describe(model, predictor)))
+    assert content["model_name"] == "resnet18"
+    assert content["weights"] == str(checkpoint_path)
+    assert content["input_size"] == 64
+
+
+def test_another_size_and_mode_are_used_as_given(checkpoint_path):
+    values = InferParameters().updated(
+        {"model_weight_file": checkpoint_path, "input_size": 96, "resize_mode": "squash"}
+    )
+    preprocessing = Loader().load(values)[1].preprocessing
+    assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (96, 110, "squash")
+
+
+def test_addresses_and_the_home_folder_are_understood(checkpoint_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(checkpoint_path, tmp_path / "my model.safetensors")
+    for text in (
+        "~/my model.safetensors",
+        f"file://{tmp_path}/my%20model.safetensors",
+        f"file://{tmp_path}/my model.safetensors",
+    ):
+        model, _ = Loader().load(InferParameters().updated({"model_weight_file": text}))
+        assert model.file.path == tmp_path / "my model.safetensors"
+
+
+def test_names_come_from_the_class_file_then_from_beside_then_from_imagenet(weights_folder, tmp_path):
+    def read_names(**changes):
+        return Loader().load(make_values(**changes))[1].classes
+
+    path = weights_folder / "model.pth"
+    assert read_names(model_weight_file=path, class_file=weights_folder / "names.txt") == ("a", "b", "c")
+    assert read_names(model_weight_file=path) == ("cat", "dog", "fish")
+    shutil.copy(weights_folder / "thousand.pth", tmp_path)
+    assert read_names(model_weight_file=tmp_path / "thousand.pth") == get_imagenet_classes()
+
+
+def test_a_class_file_that_is_not_needed_is_reported_once(checkpoint_path, weights_folder, caplog):
+    loader = Loader()
+    values = make_values(model_weight_file=checkpoint_path, class_file=weights_folder / "names.txt")
+    assert loader.load(values)[1].classes == ("cat", "dog", "fish")
+    loader.load(values)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"infer_resnet: 'class_file' is not used: '{checkpoint_path}' names its classes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model_weight_file": "missing.pth"}, WeightsError, r"weights file '.*missing\.pth' does not exist"),
+        ({"class_file": "missing.txt"}, WeightsError, "does not exist"),
+        ({"class_file": "short.txt"}, WeightsError, r"has 1 names, but weights file '.*' has 3 outputs"),
+        (
+            {"model_name": "resnet50"},
+            ParameterError,
+            "holds a resnet18, but 'model_name' is resnet50; set 'model_name'",
+        ),
+        ({"device": "cuda:7"}, RuntimeOptionError, "'device' cuda:7 does not exist"),
+    ],
+    ids=["no weights", "no class file", "too few names", "another architecture", "no such device"],
+)
+def test_what_does_not_fit_is_an_error_of_the_plugin(weights_folder, changes, error, message):
+    (weights_folder / "short.txt").write_text("one\n")
+    paths = ("class_file", "model_weight_file")
+    changes = {name: weights_folder / value if name in paths else value for name, value in changes.items()}
+    values = make_values(**{"model_weight_file": weights_folder / "model.pth", **changes})
+    with pytest.raises(error, match=rf"^infer_resnet: .*{message}") as caught:
+        Loader().load(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_self_describing_file_contradicts_another_name_than_the_default(tmp_path, checkpoint_path):
+    with pytest.raises(ParameterError, match="holds a resnet18, but 'model_name' is resnet34"):
+        Loader().load(make_values(model_weight_file=checkpoint_path, model_name="resnet34"))
+
+
+def test_a_bare_file_of_another_architecture_names_both(tmp_path):
+    weights = initialize_model("resnet34", 1000, seed=0).state_dict()
+    save_file(dict(weights), tmp_path / "model.safetensors")
+    with pytest.raises(ParameterError, match="holds a resnet34, but 'model_name' is resnet18"):
+        Loader().load(make_values(model_weight_file=tmp_path / "model.safetensors"))
+
+
+def test_a_foreign_graph_is_refused(tmp_path):
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    given = ops.parameter([1, 3], np.float32, name="x")
+    ov.save_model(ov.Model([ops.relu(given)], [given], "relu"), tmp_path / "relu.xml")
+    with pytest.raises(WeightsError, match="does not say what it is; expected one that train_resnet wrote"):
+        Loader().load(make_values(model_weight_file=tmp_path / "relu.xml"))
+
+
+@pytest.fixture
+def imagenet_cache(monkeypatch, tmp_path, weights_folder):
+    """Torch's cache folder with seeded weights in the place of resnet18's."""
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(weights_folder / "thousand.pth", folder / ARCHITECTURES["resnet18"].get_weights().file_name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return folder
+
+
+def test_no_weights_file_means_imagenet_and_no_class_file_is_read(imagenet_cache, counts, caplog):
+    loader = Loader()
+    model, predictor = loader.load(make_values(class_file="/nowhere/names.txt"))
+    assert predictor.classes == get_imagenet_classes()
+    assert model.file.path.parent == imagenet_cache
+    assert predictor.preprocessing.resize_size == 73  # 64 x 256 / 224
+    assert counts["find_class_names"] == 0
+    assert not caplog.records
+    # DEFAULT and IMAGENET1K_V1 are the same for resnet18.
+    _, same = loader.load(make_values(pretrained_weights="IMAGENET1K_V1"))
+    assert same.runtime is predictor.runtime
+
+
+def test_published_weights_that_do_not_exist(imagenet_cache):
+    with pytest.raises(
+        WeightsError, match=r"^infer_resnet: 'pretrained_weights' IMAGENET1K_V2 do not exist for resnet18"
+    ):
+        Loader().load(make_values(pretrained_weights="IMAGENET1K_V2"))
+
+
+def test_a_folder_that_gets_its_checkpoint_later(tmp_path, checkpoint_path):
+    loader, values = Loader(), make_values(model_weight_file=tmp_path)
+    with pytest.raises(WeightsError, match=r"folder without best\.safetensors"):
+        loader.load(values)
+    os.link(checkpoint_path, tmp_path / "best.safetensors")
+    assert loader.load(values)[1].classes == ("cat", "dog", "fish")

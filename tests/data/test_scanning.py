@@ -1,0 +1,191 @@
+"""The look at every image before training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
+from resnetkit.data.scanning import DataReport, check_images
+
+
+@pytest.fixture
+def folder(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> Path:
+    """Different parts of two photographs, as train/, val/ and test/ with the classes china and flower."""
+    for split, count in (("train", 4), ("val", 2), ("test", 1)):
+        for number in range(count):
+            for name in ("china", "flower"):
+                path = tmp_path / "data" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                top = 10 * number + 100 * ("train", "val", "test").index(split)
+                Image.fromarray(photographs[name][top : top + 60, 20:100]).save(path)
+    return tmp_path / "data"
+
+
+def check(folder: Path, max_megapixels: float = 500) -> tuple[Dataset, DataReport]:
+    return check_images(read_dataset(folder, 0.2, 0), max_megapixels, lambda *_: None)
+
+
+def test_clean_data_set_stays_as_it_is(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset, report = check(folder)
+    assert dataset == read_dataset(folder, 0.2, 0)
+    assert report.to_dict() == {
+        "source": folder.as_posix(),
+        "has_own_split": True,
+        "class_counts": {"china": {"train": 4, "val": 2, "test": 1}, "flower": {"train": 4, "val": 2, "test": 1}},
+        "image_sizes": {
+            "width": {"smallest": 80, "median": 80, "largest": 80},
+            "height": {"smallest": 60, "median": 60, "largest": 60},
+        },
+        "unreadable": [],
+        "leaks": [],
+        "label_conflicts": [],
+        "duplicates": [],
+        "ignored": [],
+    }
+    assert not caplog.records
+
+
+def test_nothing_in_the_folder_is_changed(folder: Path) -> None:
+    (folder / "train" / "china" / "broken.jpg").write_bytes(b"no image")
+    shutil.copy(folder / "train" / "china" / "0.png", folder / "val" / "china" / "copy.png")
+
+    def take_stock() -> dict[Path, tuple[int, str]]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files}
+
+    before = take_stock()
+    check(folder)
+    assert take_stock() == before
+
+
+def test_unreadable_and_oversize_images_are_left_out_and_listed(
+    folder: Path, photographs: Mapping[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = (folder / "train" / "china" / "0.png").read_bytes()
+    (folder / "train" / "china" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "val" / "flower" / "empty.jpg").touch()
+    (folder / "test" / "flower" / "text.jpg").write_text("no image")
+    Image.fromarray(photographs["china"]).save(folder / "train" / "china" / "large.png")
+    (folder / "val" / "china" / "notes.txt").touch()
+    dataset, report = check(folder, max_megapixels=0.1)
+    left_out = {entry["path"]: entry["reason"] for entry in report.unreadable}
+    assert list(left_out) == [
+        "train/china/cut.png",
+        "train/china/large.png",
+        "val/flower/empty.jpg",
+        "test/flower/text.jpg",
+    ]
+    assert "640x427 pixels are more than the limit of 0.1 megapixels" in left_out["train/china/large.png"]
+    assert "empty file" in left_out["val/flower/empty.jpg"]
+    assert report.ignored == ["val/china/notes.txt"]
+    assert not {"cut.png", "large.png", "empty.jpg", "text.jpg"} & {
+        sample.path.name for sample in (*dataset.train, *dataset.val, *dataset.test)
+    }
+    assert report.class_counts["china"] == {"train": 4, "val": 2, "test": 1}
+    assert sum("left out" in record.message for record in caplog.records) == 4
+
+
+def test_same_pictures_are_found_whatever_their_format(folder: Path) -> None:
+    original = folder / "train" / "china" / "0.png"
+    shutil.copy(original, folder / "train" / "china" / "copy.png")
+    with Image.open(original) as image:
+        image.save(folder / "train" / "china" / "other.bmp")
+    dataset, report = check(folder)
+    assert report.duplicates == [["train/china/0.png", "train/china/copy.png", "train/china/other.bmp"]]
+    assert report.leaks == []
+    assert len(dataset.train) == 10, "duplicates stay in"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_leaks_are_listed_warned_about_and_kept(folder: Path, split: str, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(folder / "train" / "flower" / "2.png", folder / split / "flower" / "copy.png")
+    dataset, report = check(folder)
+    assert report.leaks == [["train/flower/2.png", f"{split}/flower/copy.png"]]
+    assert any(sample.path.name == "copy.png" for sample in getattr(dataset, split))
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "1 pictures are in train and also in val or test" in record.message
+    assert "train/flower/2.png" in record.message
+
+
+def test_picture_in_val_and_test_alone_is_no_leak_of_train(folder: Path) -> None:
+    shutil.copy(folder / "val" / "flower" / "0.png", folder / "test" / "flower" / "copy.png")
+    _, report = check(folder)
+    assert report.leaks == []
+    assert report.duplicates == [["val/flower/0.png", "test/flower/copy.png"]]
+
+
+def test_picture_in_two_classes_is_a_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(folder / "train" / "china" / "1.png", folder / "train" / "flower" / "copy.png")
+    _, report = check(folder)
+    assert report.label_conflicts == [["train/china/1.png", "train/flower/copy.png"]]
+    assert "more than one class" in caplog.text
+
+
+def test_equal_checksums_alone_make_no_duplicates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetkit.data.scanning.zlib", SimpleNamespace(crc32=lambda _: 0))
+    _, report = check(folder)
+    assert report.duplicates == []
+
+
+def test_class_without_a_readable_training_image_is_an_error(folder: Path) -> None:
+    for path in (folder / "train" / "flower").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DatasetError, match="no readable training image of 'flower'"):
+        check(folder)
+
+
+def test_nothing_readable_for_validation_is_an_error(folder: Path) -> None:
+    for path in (folder / "val").rglob("*.png"):
+        path.write_bytes(b"broken")
+    with pytest.raises(DatasetError, match="no image for validation"):
+        check(folder)
+
+
+def test_progress_counts_every_image_and_may_stop(folder: Path) -> None:
+    seen = []
+    check_images(read_dataset(folder, 0.2, 0), 500, lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 14) for number in range(1, 15)]
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        check_images(read_dataset(folder, 0.2, 0), 500, stop)
+    assert threading.active_count() == threads
+
+
+def test_each_image_that_can_be_read_is_handed_over_once(folder: Path) -> None:
+    (folder / "val" / "china" / "0.png").write_bytes(b"broken")
+    handed_over = []
+    dataset, _ = check_images(
+        read_dataset(folder, 0.2, 0), 500, lambda *_: None, lambda *arguments: handed_over.append(arguments)
+    )
+    expected = {(split, sample.path) for split in ("train", "val", "test") for sample in getattr(dataset, split)}
+    assert len(handed_over) == len(expected) == 13
+    assert {(split, path) for split, path, _ in handed_over} == expected
+    assert all(np.array_equal(image, np.array(Image.open(path))) for _, path, image in handed_over)
+
+
+def test_report_can_be_written_whatever_the_names(folder: Path) -> None:
+    odd = folder / "train" / "china" / "od\udcffd.jpg"
+    try:
+        odd.write_bytes(b"broken")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes only UTF-8")
+    _, report = check(folder)
+    text = json.dumps(report.to_dict(), ensure_ascii=False)
+    assert "od\N{REPLACEMENT CHARACTER}d.jpg" in text
+    text.encode("utf-8")

@@ -1,0 +1,102 @@
+"""Learning rates, class weights, loss and optimizers against the formulas and scikit-learn."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from resnetkit.learners.optimization import (
+    Loss,
+    build_optimizer,
+    choose_numerics,
+    compute_class_weights,
+    compute_learning_rate,
+    load_optimizer,
+)
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
+
+
+def make(**values):
+    return TrainParameters().updated(values)
+
+
+def test_cosine_warms_up_peaks_and_ends_near_zero():
+    parameters = make(learning_rate=0.1)
+    rates = [compute_learning_rate(parameters, step, 1000) for step in range(1000)]
+    assert rates[0] < 0.1 / 40
+    assert np.argmax(rates) == 50
+    assert max(rates) == pytest.approx(0.1)
+    assert (np.diff(rates[:50]) > 0).all()
+    assert (np.diff(rates[50:]) < 0).all()
+    assert rates[-1] < 0.1 / 10000
+
+
+def test_constant_is_constant():
+    assert {compute_learning_rate(make(scheduler="constant"), step, 10) for step in range(20)} == {0.001}
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 3])
+def test_very_short_schedules_have_rates(total_steps):
+    for step in range(total_steps):
+        assert 0 < compute_learning_rate(make(), step, total_steps) <= 0.001
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    labels = np.array([0] * 7 + [1] * 2 + [2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(compute_class_weights("balanced", labels, 3), expected, rtol=1e-6)
+    assert compute_class_weights("none", labels, 3) is None
+
+
+def test_loss_of_labels_and_of_the_same_shares_agree():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = Loss(0.1, None)
+    assert loss(logits, labels).item() == pytest.approx(loss(logits, torch.eye(4)[labels]).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_optimizers_take_their_settings(name, kind):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = build_optimizer(make(optimizer=name, momentum=0.8, weight_decay=0.01), [weight])
+    assert type(optimizer) is kind
+    assert optimizer.defaults["weight_decay"] == 0.01
+    assert 0.8 in (optimizer.defaults.get("momentum"), *optimizer.defaults.get("betas", ()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_optimizer_goes_on_whatever_the_layout_in_which_it_was_saved(name):
+    parameters = TrainParameters().updated({"optimizer": name})
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(5, 8, 4, 3, 3, generator=generator)
+
+    def step(weights, optimizer, gradient):
+        weights.grad = torch.empty_like(weights).copy_(gradient)
+        optimizer.step()
+
+    def make(layout):
+        weights = torch.nn.Parameter(start.clone(memory_format=layout))
+        return weights, build_optimizer(parameters, [weights])
+
+    expected, optimizer = make(torch.contiguous_format)
+    for gradient in gradients[:2]:
+        step(expected, optimizer, gradient)
+    saved = copy.deepcopy(optimizer.state_dict())
+    weights, resumed = make(torch.channels_last)
+    weights.data.copy_(expected.data)
+    load_optimizer(resumed, saved)
+    for gradient in gradients[2:]:
+        step(expected, optimizer, gradient)
+        step(weights, resumed, gradient)
+    assert weights.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(weights, expected)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ParameterError, match=r"'device' must be one of auto, .*cpu.* got 'cuda:99'"):
+        choose_numerics("cuda:99", "auto")

@@ -1,0 +1,101 @@
+"""Pictures for the report: fair samples, the surest mistakes, and heat maps that follow the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetkit.data.dataset import Sample
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.results.pictures import PICTURE_SIZE, collect_mistakes, collect_samples
+from resnetkit.weights.checkpoint import ModelMetadata
+from resnetkit.weights.models import initialize_model
+
+METADATA = ModelMetadata(
+    "resnet18", ("landscape", "portrait"), Preprocessing(64, 73, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
+
+
+@pytest.fixture
+def samples(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> list[Sample]:
+    """Eight cuts of photographs; the first four are landscapes by their label, the others portraits."""
+    names = ("china", "flower", "portrait", "astronaut")
+    made = []
+    for index in range(8):
+        path = tmp_path / f"photo {index}.png"
+        Image.fromarray(photographs[names[index % 4]][index * 4 : index * 4 + 240]).save(path)
+        made.append(Sample(path, index // 4))
+    return made
+
+
+def test_every_class_gets_a_sample_before_any_gets_two(samples: list[Sample]) -> None:
+    pictures = collect_samples(samples, METADATA.classes, count=3)
+    assert [picture.class_name for picture in pictures] == ["landscape", "landscape", "portrait"]
+    assert len(collect_samples(samples, METADATA.classes, count=100)) == len(samples)
+
+
+def test_samples_of_many_classes_spread_over_all(samples: list[Sample]) -> None:
+    many = [Sample(sample.path, label) for label, sample in enumerate(samples)]
+    pictures = collect_samples(many, [str(label) for label in range(8)], count=3)
+    assert [picture.class_name for picture in pictures] == ["0", "4", "7"]
+
+
+def test_pictures_are_bounded_and_keep_their_proportions(samples: list[Sample]) -> None:
+    for picture, sample in zip(collect_samples(samples, METADATA.classes, count=8), samples, strict=True):
+        with Image.open(sample.path) as photo:
+            width, height = photo.size
+        assert max(picture.image.shape[:2]) <= PICTURE_SIZE
+        assert picture.image.shape[1] / picture.image.shape[0] == pytest.approx(width / height, rel=0.02)
+
+
+def test_unreadable_image_is_left_out(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+    samples[0].path.write_bytes(b"no image")
+    samples[1].path.unlink()
+    assert len(collect_samples(samples, METADATA.classes, count=8)) == 6
+    assert str(samples[0].path) in caplog.text
+
+
+def test_mistakes_are_sorted_and_explained(samples: list[Sample]) -> None:
+    model = initialize_model("resnet18", 2, seed=0).train()
+    model.get_submodule("layer1").eval()
+    modes = [module.training for module in model.modules()]
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    second = np.array([0.1, 0.9, 0.6, 0.2, 0.7, 0.3, 0.9, 0.8])
+    mistakes = collect_mistakes(model, METADATA, samples, np.stack([1 - second, second], axis=1))
+
+    assert [mistake.file_name for mistake in mistakes] == ["photo 1.png", "photo 5.png", "photo 2.png"]
+    first = mistakes[0]
+    assert (first.true_class, first.predicted_class) == ("landscape", "portrait")
+    assert (first.true_probability, first.predicted_probability) == pytest.approx((0.1, 0.9))
+    for mistake in mistakes:
+        assert mistake.heatmap is not None
+        assert mistake.heatmap.shape == mistake.image.shape
+        assert (mistake.heatmap != mistake.image).any()
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
+
+
+def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = initialize_model("resnet18", 2, seed=0)
+    wrong = np.eye(2)[[1 - sample.label for sample in samples]]
+    together = collect_mistakes(model, METADATA, samples, wrong)
+    monkeypatch.setattr("resnetkit.results.pictures._MAX_BATCH_PIXELS", 1)
+    alone = collect_mistakes(model, METADATA, samples, wrong)
+    assert len(together) == len(alone) == len(samples)
+    for first, second in zip(together, alone, strict=True):
+        assert first.file_name == second.file_name
+        assert first.heatmap is not None
+        assert second.heatmap is not None
+        assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 2
+
+
+def test_no_mistakes_no_pictures(samples: list[Sample]) -> None:
+    probabilities = np.eye(2)[[sample.label for sample in samples]]
+    assert collect_mistakes(initialize_model("resnet18", 2, seed=0), METADATA, samples, probabilities) == []

@@ -1,0 +1,106 @@
+"""Tracking: what reaches mlflow and TensorBoard, and what a server costs that is not there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+
+import mlflow
+import pytest
+
+from resnetkit.training.tracking import get_local_store
+from resnetkit.training.loop import train
+
+
+@pytest.fixture
+def silent_server():
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections = []
+        thread = threading.Thread(target=lambda: accept_all(server, connections), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.close()
+        thread.join(5)
+
+
+def accept_all(server, connections):
+    while True:
+        try:
+            connections.append(server.accept()[0])
+        except OSError:
+            return
+
+
+def test_mlflows_file_store_gets_everything(three_digits, make_parameters, ikomia_root):
+    address = mlflow.get_tracking_uri()
+    result = train(make_parameters(tracking="local", epochs=2), three_digits)
+    assert get_local_store() == ikomia_root / "MLflow"
+    client = mlflow.MlflowClient(tracking_uri=get_local_store().as_uri())
+    experiment = client.get_experiment_by_name("train_resnet")
+    runs = client.search_runs([experiment.experiment_id], f"run_name = '{result.folder.name}'")
+    (run,) = runs
+    assert run.info.status == "FINISHED"
+    assert run.data.params["learning_rate"] == "0.02"
+    assert run.data.metrics["test_accuracy"] == pytest.approx(result.test_metrics["accuracy"])
+    history = client.get_metric_history(run.info.run_id, "val_accuracy")
+    assert [metric.value for metric in history] == [row["val_accuracy"] for row in result.history]
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"best.safetensors", "report.html", "metrics.json", "training_curves.png"} <= files
+    assert mlflow.get_tracking_uri() == address
+    assert mlflow.active_run() is None
+
+
+def test_a_failed_training_ends_its_run(three_digits, make_parameters, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr("resnetkit.training.loop.conclude", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(make_parameters(tracking="local", epochs=1), three_digits)
+    client = mlflow.MlflowClient(tracking_uri=get_local_store().as_uri())
+    experiment = client.get_experiment_by_name("train_resnet")
+    assert client.search_runs([experiment.experiment_id], order_by=["start_time DESC"])[0].info.status == "FAILED"
+
+
+def test_tensorboard_files_are_in_the_run_folder(three_digits, make_parameters):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(make_parameters(tracking="tensorboard", epochs=2), three_digits)
+    events = EventAccumulator(str(result.folder / "tensorboard"))
+    events.Reload()
+    values = [event.value for event in events.Scalars("val_accuracy")]
+    assert values == pytest.approx([row["val_accuracy"] for row in result.history])
+
+
+def test_off_writes_nothing(three_digits, make_parameters):
+    result = train(make_parameters(tracking="off", epochs=1), three_digits)
+    assert not (result.folder / "tensorboard").exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_an_unreachable_server_costs_a_warning(three_digits, make_parameters, caplog):
+    result = train(make_parameters(tracking=f"http://127.0.0.1:{free_port()}", epochs=1), three_digits)
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert "training goes on without it" in warning.getMessage()
+    assert result.checkpoint.is_file()
+
+
+def test_a_server_that_never_answers_costs_seconds(three_digits, make_parameters, caplog, silent_server, monkeypatch):
+    monkeypatch.setattr("resnetkit.training.tracking._SERVER_PATIENCE", {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    })  # fmt: skip
+    began = time.monotonic()
+    train(make_parameters(tracking=silent_server, epochs=1), three_digits)
+    assert time.monotonic() - began < 60  # mlflow's own patience is 247 s
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert not any(name.startswith("MLFLOW_HTTP") for name in os.environ)
