@@ -4,7 +4,7 @@
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
-SOURCES := infer_resnet train_resnet compat tests scripts examples benchmarks soak
+SOURCES := resnetkit infer_resnet train_resnet compat tests scripts examples benchmarks soak
 
 # The others are imported by these.
 BENCHMARKS := $(filter-out %/photographs.py %/tables.py %/training_runs.py %/inference_runs.py,$(wildcard benchmarks/*.py))

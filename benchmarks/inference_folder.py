@@ -1,4 +1,4 @@
-"""A folder of 400 JPEG photographs of 500x375 pixels: the predictor's batch API against a plain loop in eager PyTorch.
+"""A folder of 400 JPEG photographs of 500x375 pixels: the model's batch API against a plain loop in eager PyTorch.
 
 Milliseconds an image, reading and decoding included; median, smallest and largest of the runs, which take turns. The
 plain loop opens each file with Pillow and goes on as the eager task in inference_runs.py does, outside the engine.
@@ -31,8 +31,8 @@ def main() -> None:
     task = inference_runs.make_eager_task(MODEL_NAME, inference_runs.prepare_weights(MODEL_NAME))
     sides: dict[str, Callable[[], object]] = {"eager": lambda: [task.classify(read(path)) for path in paths]}
     for precision in ("fp32", "auto", "int8"):
-        predictor = inference_runs.load_predictor(inference_runs.choose_parameters(MODEL_NAME, precision))
-        sides[precision] = lambda predictor=predictor: list(predictor.predict_files(paths))  # type: ignore[misc]
+        model = inference_runs.load_model(inference_runs.choose_parameters(MODEL_NAME, precision))
+        sides[precision] = lambda model=model: list(model.predict_files(paths))  # type: ignore[misc]
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(arguments.repeats or (1 if arguments.quick else 4)):
         for name, run in sides.items():

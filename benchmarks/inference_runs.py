@@ -35,7 +35,7 @@ def prepare_engine() -> None:
     sys.path.insert(0, str(REPOSITORY))
     import ikomia  # noqa: F401 - sets up its logger
 
-    from resnetkit.machine.openmp import fix_thread_count
+    from resnetkit.machine.threads import fix_thread_count
 
     logging.getLogger("ikomia").setLevel(logging.ERROR)
     fix_thread_count()
@@ -177,9 +177,9 @@ def make_our_bare_network(parameters: Mapping[str, object]) -> Callable[[], Any]
     """Return a run of the network alone in the runtime that infer_resnet chooses."""
     import torch
 
-    predictor = load_predictor(parameters)
+    model = load_model(parameters)
     images = torch.zeros((1, 3, 224, 224), dtype=torch.uint8)
-    return lambda: predictor.runtime.run(images)
+    return lambda: model.runtime.run(images)
 
 
 def make_empty_run(run_network: Callable[[], Any], image: np.ndarray) -> Callable[[], Any]:
@@ -206,12 +206,12 @@ def make_empty_run(run_network: Callable[[], Any], image: np.ndarray) -> Callabl
     return lambda: workflow.run_on(array=image)
 
 
-def load_predictor(parameters: Mapping[str, object]) -> Any:
-    """Return the predictor that infer_resnet makes from its parameters."""
+def load_model(parameters: Mapping[str, object]) -> Any:
+    """Return the model that infer_resnet makes from its parameters."""
     from resnetkit.answers.loader import Loader
     from resnetkit.parameters.inference import InferParameters
 
-    return Loader().load(InferParameters(resize_mode="squash").updated(parameters))[1]
+    return Loader().load(InferParameters(resize_mode="squash").updated(parameters))
 
 
 def _make_workflow(boxes: Sequence[Box]) -> Any:

@@ -39,7 +39,7 @@ from resnetkit.learners.learner import ImageSplits, shuffle
 from resnetkit.learners.optimization import build_optimizer, compute_learning_rate
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.loop import train
-from resnetkit.weights.models import freeze_backbone, load_model
+from resnetkit.weights.models import load_model
 
 SIZE = 32
 EPOCHS = 15
@@ -196,8 +196,7 @@ def train_anew(parameters: TrainParameters, folder: Path) -> tuple[float, float]
     splits = ImageSplits(dataset, start.preprocessing, parameters)
     head = torch.nn.Linear(model.fc.in_features, len(dataset.classes))
     head.load_state_dict(model.fc.state_dict())
-    freeze_backbone(model)
-    model.fc = torch.nn.Identity()
+    model.fc = torch.nn.Identity()  # in evaluation mode, and run without gradients: frozen
     optimizer = build_optimizer(parameters, head.parameters())
     num_batches = -(-len(dataset.train) // parameters.batch_size)
 

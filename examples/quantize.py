@@ -32,8 +32,10 @@ from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.runtimes.openvino_graph import build_graph, is_quantized, save_graph
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
 from resnetkit.weights.class_names import find_class_names
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import fetch_imagenet_weights
 
 _BATCH_SIZE = 16

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from ikomia import core, dataprocess
 from ikomia.utils import qtconversion
 
-from resnetkit.forms.panel import FieldRules, ParametersPanel
+from resnetkit.forms.panel import ParametersPanel
+from resnetkit.forms.rules import FieldRules
 from resnetkit.machine.files import resolve_path
 from resnetkit.parameters.inference import InferParameters
-from resnetkit.weights.checkpoint import ModelMetadata, WeightsError, read_metadata
+from resnetkit.weights.checkpoint import read_metadata
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     from resnetkit.parameters.adapter import ParametersAdapter

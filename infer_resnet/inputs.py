@@ -21,11 +21,8 @@ def read_image_input(source: Any) -> np.ndarray:
     if image is None:
         path = getattr(source, "source_file_path", "")
         origin = f"'{path}' could not be decoded" if path else "nothing is connected to input 0"
-        raise ImageError(f"infer_resnet: no image: {origin}")
-    try:
-        return to_rgb(image)
-    except ImageError as error:
-        raise ImageError(f"infer_resnet: {error}") from error
+        raise ImageError(f"no image: {origin}")
+    return to_rgb(image)
 
 
 def has_detector(graphics: Any, table: Any, unconnected_name: str) -> bool:

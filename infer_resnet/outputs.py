@@ -11,7 +11,7 @@ from ikomia import core
 
 from resnetkit.answers.drawing import TEXT_COLOR, Color, TextLine, get_line_width, lay_out_box_label, lay_out_top_k
 from resnetkit.answers.heatmaps import overlay_heatmap
-from resnetkit.answers.predictor import Prediction
+from resnetkit.answers.model import Prediction
 from resnetkit.images.boxes import crop_box
 from resnetkit.images.preprocessing import Preprocessing
 

@@ -62,7 +62,8 @@ def _make_weights_file() -> str:
     """Write the header of a weights file of train_resnet, which is all that the form reads."""
     from resnetkit.images.preprocessing import Preprocessing
     from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
+    from resnetkit.weights.checkpoint import write_checkpoint
+    from resnetkit.weights.metadata import ModelMetadata
 
     folder = Path.home() / "Ikomia" / "Models" / "train_resnet" / "latest"
     folder.mkdir(parents=True)

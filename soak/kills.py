@@ -183,8 +183,8 @@ def _train(parameters: Mapping[str, Any], source: str, output: str, save_interva
     import torch
 
     from resnetkit.parameters.training import TrainParameters
-    from resnetkit.training.loop import train
     from resnetkit.training import run
+    from resnetkit.training.loop import train
 
     torch.set_num_threads(1)
     if save_interval is not None:

@@ -54,7 +54,8 @@ def write_model(path: Path, seed: int = 0, input_size: int = 64) -> Path:
     """Write a self-describing resnet18 with seeded weights and three classes."""
     from resnetkit.images.preprocessing import Preprocessing
     from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
+    from resnetkit.weights.checkpoint import write_checkpoint
+    from resnetkit.weights.metadata import ModelMetadata
     from resnetkit.weights.models import initialize_model
 
     preprocessing = Preprocessing(input_size, input_size, "crop", IMAGENET_MEAN, IMAGENET_STD)

@@ -117,7 +117,8 @@ def read_under_limit(paths: list[str]) -> list[dict[str, Any]]:
     import psutil
     import torch  # noqa: F401
 
-    from resnetkit.weights.checkpoint import WeightsError, open_weights
+    from resnetkit.weights.checkpoint import open_weights
+    from resnetkit.weights.errors import WeightsError
     from resnetkit.weights.models import build_model
 
     build_model("resnet18", 3)

@@ -490,7 +490,8 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-describing resnet18 checkpoint with seeded weights and the classes cat, dog and fish, input size 64."""
     from resnetkit.images.preprocessing import Preprocessing
     from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
-    from resnetkit.weights.checkpoint import ModelMetadata, write_checkpoint
+    from resnetkit.weights.checkpoint import write_checkpoint
+    from resnetkit.weights.metadata import ModelMetadata
     from resnetkit.weights.models import initialize_model
 
     preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)

@@ -1,4 +1,4 @@
-"""Imports point down: reads every import of both plugins and fails on a wrong arrow."""
+"""Imports point down: reads every import of the library and of both plugins, and fails on a wrong arrow."""
 
 from __future__ import annotations
 
@@ -12,61 +12,46 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LIBRARY = "resnetkit"
 PLUGINS = ("infer_resnet", "train_resnet")
 
-#: The modules that speak with the engine, those that speak Qt, and those that everybody imports before torch is needed.
-ENGINE_MODULES = ("infer_resnet", "train_resnet", "*_process", "*_widget", "*_test", "forms", "inputs", "outputs")
-QT_MODULES = ("*_widget", "form*")
-TORCH_FREE_MODULES = ("infer_resnet", "train_resnet", "*_widget", "parameters", "schema", "form*")
+#: The rooms of the library, from the ground up: a room imports only from itself and from those before it.
+ROOMS = (
+    "machine",
+    "parameters",
+    "forms",
+    "images",
+    "weights",
+    "runtimes",
+    "answers",
+    "data",
+    "results",
+    "exports",
+    "learners",
+    "training",
+)
 
 #: Which modules may import a library at all, by the library's top-level name.
 RESERVED = {
-    "ikomia": ENGINE_MODULES,
+    "ikomia": ("infer_resnet.*", "train_resnet.*"),
     "PyQt5": (),
     "PySide6": (),
-    "PyQt6": QT_MODULES,
+    "PyQt6": ("resnetkit.forms.*",),
 }
+
+#: Work without torch, wherever in them it would be imported.
+TORCH_FREE = ("*_resnet.*_resnet", "*_widget", "resnetkit.parameters.*", "resnetkit.forms.*")
 
 #: Take seconds to import, or a display: not at module level in anything that loading a plugin imports.
 HEAVY = {"torch", "torchvision", "openvino", "nncf", "onnx", "onnxscript", "matplotlib", "mlflow", "sklearn", "scipy"}
 LOADED_WITH_PLUGIN = (
-    "infer_resnet",
-    "train_resnet",
+    "*_resnet.*_resnet",
     "*_process",
     "*_widget",
-    "parameters",
-    "schema",
-    "form*",
-    "adapter",
+    "resnetkit.parameters.*",
+    "resnetkit.forms.*",
+    "resnetkit.machine.*",
 )
-
-#: What train_resnet may use of infer_resnet.
-SHARED = {
-    *(
-        "schema",
-        "adapter",
-        "forms",
-        "files",
-        "images",
-        "pixels",
-        "architectures",
-        "model",
-        "checkpoint",
-        "preprocessing",
-    ),
-    *("network", "runtimes", "torch_runtime", "openvino_runtime", "openvino_graph", "cache", "explain", "drawing"),
-    *("openmp", "garbage", "plugin_info"),
-}
-
-#: Modules with no more than these imports from the two plugins.
-LIMITED = {
-    "infer_resnet.architectures": set(),
-    "infer_resnet.schema": set(),
-    "infer_resnet.parameters": {"infer_resnet.schema"},
-    "train_resnet.parameters": {"infer_resnet.schema"},
-    "infer_resnet.files": set(),
-    "infer_resnet.adapter": {"infer_resnet.schema"},
-}
 
 
 @dataclass(frozen=True)
@@ -123,9 +108,15 @@ def _get_dynamic_import(node: ast.AST) -> str | None:
     return str(node.args[0].value) if node.args and isinstance(node.args[0], ast.Constant) else None
 
 
+def find_modules(root: Path) -> dict[str, Path]:
+    """Return the source files of library and plugins below `root` by their dotted names."""
+    paths = [path for name in (LIBRARY, *PLUGINS) for path in sorted((root / name).rglob("*.py"))]
+    return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
 def find_violations(root: Path) -> list[str]:
-    """Return one sentence for each import (or folder) of the plugins below `root` that breaks a rule."""
-    modules = {f"{plugin}.{path.stem}": path for plugin in PLUGINS for path in sorted((root / plugin).glob("*.py"))}
+    """Return one sentence for each import (or folder) below `root` that breaks a rule."""
+    modules = find_modules(root)
     imports = {module: read_imports(path, module) for module, path in modules.items()}
     violations = list(_find_sub_packages(root))
     for module, its_imports in imports.items():
@@ -144,38 +135,43 @@ def _find_sub_packages(root: Path) -> Iterator[str]:
 
 def _judge(found: Import, modules: set[str]) -> Iterator[str]:
     """Say what is wrong with one import by itself."""
-    plugin, _, name = found.module.partition(".")
     if found.target.startswith("."):
         yield "relative; write the whole name"
-    if not _matches(name, RESERVED.get(found.library, (name,))):
-        yield f"{found.library} is for {', '.join(RESERVED[found.library]) or 'nobody'}"
-    if found.library in {"torch", "torchvision"} and _matches(name, TORCH_FREE_MODULES):
+    reserved = RESERVED.get(found.library, ("*",))
+    if not _matches(found.module, reserved):
+        yield f"{found.library} is for {', '.join(reserved) or 'nobody'}"
+    if found.library in {"torch", "torchvision"} and _matches(found.module, TORCH_FREE):
         yield "this module works without torch"
-    if found.module == "infer_resnet.preprocessing" and found.library == "torchvision":
-        yield "preprocessing stands on torch alone"
-    if found.library in PLUGINS:
-        yield from _judge_own(found, plugin, modules)
+    if found.library in (LIBRARY, *PLUGINS):
+        yield from _judge_own(found, modules)
 
 
-def _judge_own(found: Import, plugin: str, modules: set[str]) -> Iterator[str]:
-    """Say what is wrong with an import from one of the two plugins."""
-    other = found.target.partition(".")[2]
-    if found.target in PLUGINS or not found.names:
-        yield "keeps a stale module after a reload; write from plugin.module import name"
-    elif found.target not in modules:
+def _judge_own(found: Import, modules: set[str]) -> Iterator[str]:
+    """Say what is wrong with an import from the library or from a plugin."""
+    package = found.module.partition(".")[0]
+    if found.target not in modules:
         yield "there is no such module"
-    if plugin == "infer_resnet" and found.library == "train_resnet":
-        yield "infer_resnet works without train_resnet"
-    if plugin == "train_resnet" and found.library == "infer_resnet" and other and other not in SHARED:
-        yield "not one of the modules that train_resnet may share"
-    if found.target not in LIMITED.get(found.module, {found.target}):
-        yield f"may import no more than {', '.join(LIMITED[found.module]) or 'libraries'}"
-    if any(name.startswith("_") for name in found.names):
+    if any(name.startswith("_") and not name.startswith("__") for name in found.names):
         yield "private names stay in their module"
-    if other in PLUGINS or re.fullmatch(r".*_(process|widget|test)", other):
-        module = found.module.partition(".")[2]
-        if module not in {*PLUGINS, other} and not module.endswith("_test"):
+    if found.library in PLUGINS and found.library != package:
+        yield "the library and the other plugin work without it"
+    if found.library == package == LIBRARY:
+        yield from _judge_room(found)
+    if re.fullmatch(r".*_(process|widget|test)", found.target) and found.module.count("."):
+        if (
+            found.module.split(".")[1] not in PLUGINS
+            and found.module != found.target
+            and not found.module.endswith("_test")
+        ):
             yield "the engine's side is on top; nothing below imports it"
+
+
+def _judge_room(found: Import) -> Iterator[str]:
+    here, there = (name.split(".")[1:2] for name in (found.module, found.target))
+    if not there or not here or here == ["__main__"]:
+        return  # the package itself: its version
+    if here[0] in ROOMS and there[0] in ROOMS and ROOMS.index(there[0]) > ROOMS.index(here[0]):
+        yield f"{there[0]} is above {here[0]}"
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -184,7 +180,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _find_late_weight(module: str, imports: Mapping[str, list[Import]]) -> Iterator[tuple[Import, str]]:
     """Find heavy libraries that loading the plugin would import, directly or through other modules."""
-    if not _matches(module.partition(".")[2], LOADED_WITH_PLUGIN):
+    if not _matches(module, LOADED_WITH_PLUGIN):
         return
     todo, seen = [module], {module}
     while todo:
@@ -200,7 +196,7 @@ def _find_late_weight(module: str, imports: Mapping[str, list[Import]]) -> Itera
 
 def _find_cycles(imports: Mapping[str, list[Import]]) -> list[str]:
     """Return every module that can be reached from itself, deferred imports included, with the way round."""
-    graph = {module: {found.target for found in its} & set(imports) for module, its in imports.items()}
+    graph = {module: {found.target for found in its} & set(imports) - {LIBRARY} for module, its in imports.items()}
     return [
         f"{module}: imports itself, by {' -> '.join(way)}"
         for module in graph
@@ -226,67 +222,80 @@ def test_imports_point_down():
     assert not violations, "\n" + "\n".join(sorted(set(violations)))
 
 
-def test_the_modules_named_in_the_rules_exist():
-    names = {f"infer_resnet.{name}" for name in SHARED} | set(LIMITED)
-    missing = {name for name in names if not (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()}
-    assert not missing
+def test_every_room_is_in_the_table_and_says_what_it_is_for():
+    rooms = {path.parent.name for path in (REPOSITORY / LIBRARY).glob("*/__init__.py")}
+    assert rooms == set(ROOMS)
+    contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for room in ROOMS:
+        tree = ast.parse((REPOSITORY / LIBRARY / room / "__init__.py").read_text(encoding="utf-8"))
+        sentence = ast.get_docstring(tree)
+        assert sentence is not None
+        assert f"| `{room}/` | {sentence} |" in contributing
+
+
+def test_a_room_has_three_to_eight_modules():
+    counts = {room: len(list((REPOSITORY / LIBRARY / room).glob("*.py"))) - 1 for room in ROOMS}
+    assert {room: count for room, count in counts.items() if not 3 <= count <= 8} == {}
 
 
 @pytest.mark.parametrize(
     ("path", "source", "reason"),
     [
-        ("infer_resnet/model.py", "from ikomia import core", "ikomia is for"),
-        ("infer_resnet/model.py", "import PyQt6.QtWidgets", "PyQt6 is for"),
+        ("resnetkit/weights/models.py", "from ikomia import core", "ikomia is for"),
+        ("resnetkit/weights/models.py", "import PyQt6.QtWidgets", "PyQt6 is for"),
         ("infer_resnet/infer_resnet_widget.py", "from PyQt5 import QtCore", "PyQt5 is for nobody"),
-        ("infer_resnet/forms.py", "def f():\n    import torch", "works without torch"),
-        ("train_resnet/parameters.py", "from torchvision import models", "works without torch"),
-        ("infer_resnet/preprocessing.py", "import torchvision", "torch alone"),
+        ("resnetkit/forms/form.py", "def f():\n    import torch", "works without torch"),
+        ("resnetkit/parameters/training.py", "from torchvision import models", "works without torch"),
         ("infer_resnet/infer_resnet_process.py", "import torch", "heavy"),
-        ("infer_resnet/infer_resnet_process.py", "from infer_resnet.model import a", "heavy"),
+        ("infer_resnet/infer_resnet_process.py", "from resnetkit.weights.models import a", "heavy"),
         ("infer_resnet/infer_resnet_process.py", "try:\n    import mlflow\nexcept ImportError: ...", "heavy"),
-        ("infer_resnet/predictor.py", "from train_resnet.data import Dataset", "works without train_resnet"),
-        ("train_resnet/data.py", "from infer_resnet.predictor import Predictor", "may share"),
-        ("train_resnet/data.py", "from infer_resnet.infer_resnet_process import x", "may share"),
-        ("infer_resnet/predictor.py", "from infer_resnet import model", "stale"),
-        ("infer_resnet/predictor.py", "import infer_resnet.model as model", "stale"),
-        ("infer_resnet/predictor.py", "from .model import a", "relative"),
-        ("infer_resnet/predictor.py", "from infer_resnet.model import _a", "private"),
-        ("infer_resnet/predictor.py", "from infer_resnet.nowhere import a", "no such module"),
-        ("infer_resnet/predictor.py", "from infer_resnet.infer_resnet_process import a", "on top"),
-        ("infer_resnet/predictor.py", "import importlib\nimportlib.import_module('ikomia')", "ikomia is for"),
-        ("infer_resnet/architectures.py", "from infer_resnet.model import a", "no more than libraries"),
+        ("infer_resnet/session.py", "from train_resnet.train_resnet_process import a", "work without it"),
+        ("resnetkit/answers/model.py", "from infer_resnet.infer_resnet_process import a", "work without it"),
+        ("resnetkit/weights/models.py", "from resnetkit.answers.model import a", "answers is above weights"),
+        ("resnetkit/answers/model.py", "def f():\n    from resnetkit.data.dataset import a", "data is above answers"),
+        ("resnetkit/answers/model.py", "from .loader import a", "relative"),
+        ("resnetkit/answers/model.py", "from resnetkit.weights.models import _a", "private"),
+        ("resnetkit/answers/model.py", "from resnetkit.nowhere import a", "no such module"),
+        ("infer_resnet/session.py", "from infer_resnet.infer_resnet_process import a", "on top"),
+        ("resnetkit/answers/model.py", "import importlib\nimportlib.import_module('ikomia')", "ikomia is for"),
         ("infer_resnet/layers/block.py", "", "flat"),
-        ("infer_resnet/model.py", "def f():\n    from infer_resnet.predictor import a", "imports itself"),
+        ("resnetkit/answers/loader.py", "def f():\n    from resnetkit.answers.model import a", "imports itself"),
     ],
 )
 def test_a_wrong_arrow_is_found(tmp_path, path, source, reason):
-    _write_plugins(tmp_path)
+    _write_packages(tmp_path)
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_text(source, encoding="utf-8")
     assert any(reason in violation for violation in find_violations(tmp_path)), find_violations(tmp_path)
 
 
 def test_right_arrows_pass(tmp_path):
-    _write_plugins(tmp_path)
-    (tmp_path / "infer_resnet" / "forms.py").write_text("from PyQt6 import QtWidgets", encoding="utf-8")
+    _write_packages(tmp_path)
+    (tmp_path / "resnetkit" / "forms" / "form.py").write_text("from PyQt6 import QtWidgets", encoding="utf-8")
     (tmp_path / "infer_resnet" / "infer_resnet_process.py").write_text(
         "from ikomia import core\n"
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import torch\n"
-        "def f():\n    import torch\n    from infer_resnet.model import a\n",
+        "def f():\n    import torch\n    from resnetkit.weights.models import a\n",
         encoding="utf-8",
     )
     assert find_violations(tmp_path) == []
 
 
-def _write_plugins(root: Path) -> None:
+def _write_packages(root: Path) -> None:
     sources = {
-        "infer_resnet/model.py": "import torch\na = 1\n",
-        "infer_resnet/predictor.py": "from infer_resnet.model import a\n",
+        "resnetkit/__init__.py": "",
+        "resnetkit/parameters/training.py": "",
+        "resnetkit/forms/form.py": "from resnetkit.parameters.training import a\n",
+        "resnetkit/weights/models.py": "import torch\na = 1\n",
+        "resnetkit/answers/loader.py": "from resnetkit.weights.models import a\n",
+        "resnetkit/answers/model.py": "from resnetkit.answers.loader import a\n",
+        "resnetkit/data/dataset.py": "from resnetkit.answers.model import a\n",
         "infer_resnet/infer_resnet.py": "def f():\n    from infer_resnet.infer_resnet_process import x\n",
-        "infer_resnet/infer_resnet_process.py": "def f():\n    from infer_resnet.predictor import a\n",
-        "train_resnet/data.py": "from infer_resnet.model import a\n",
+        "infer_resnet/infer_resnet_process.py": "def f():\n    from infer_resnet.session import a\n",
+        "infer_resnet/session.py": "from resnetkit.answers.model import a\n",
+        "train_resnet/train_resnet_process.py": "from ikomia import core\n",
     }
     for path, source in sources.items():
-        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).parent.mkdir(exist_ok=True, parents=True)
         (root / path).write_text(source, encoding="utf-8")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
 
+from resnetkit import __version__
 from resnetkit.about import fill_shared_info
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.machine.speaking import get_logger, speak_as
 from resnetkit.parameters.adapter import ParametersAdapter, SetParametersMixin
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -21,9 +22,9 @@ with pause_garbage_collection():
 if TYPE_CHECKING:
     from resnetkit.training.outcome import TrainingResult
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
-VERSION = "0.1.0"
+NAME = "train_resnet"
 
 _CURVES, _CONFUSION, _TABLE, _CHECKPOINT = range(4)
 
@@ -75,7 +76,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
     def begin_task_run(self) -> None:
         """Prepare the engine; with nothing connected its own method would raise.
 
-        TrainProcess' own would wait minutes for an mlflow server: `resnetkit.training.tracking` keeps the records instead.
+        TrainProcess' own would wait minutes for an mlflow server; training keeps its records itself.
         """
         if self.get_input(0) is not None:
             dataprocess.CDnnTrainTask.begin_task_run(self)
@@ -101,22 +102,23 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         """Train (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         with pause_garbage_collection():
-            from resnetkit.machine.progress import Hooks, TrainingStopped
+            from resnetkit.machine.progress import Progress, TrainingStopped
             from resnetkit.training.loop import train
 
         self.begin_task_run()
         self._checkpoint = ""
         for index in range(self.get_output_count()):
             self.get_output(index).clear_data()
-        hooks = Hooks(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
-        try:
-            result = train(self._get_values(), self._find_dataset(), hooks)
-        except TrainingStopped as stopped:
-            logger.warning("%s", stopped)
-            self._set_checkpoint(stopped.checkpoint)
-        else:
-            self._set_checkpoint(result.checkpoint)
-            self._show(result)
+        progress = Progress(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
+        with speak_as(NAME):
+            try:
+                result = train(self._get_values(), self._find_dataset(), progress)
+            except TrainingStopped as stopped:
+                logger.warning("%s", stopped)
+                self._set_checkpoint(stopped.checkpoint)
+            else:
+                self._set_checkpoint(result.checkpoint)
+                self._show(result)
         self.end_task_run()
 
     def _get_values(self) -> TrainParameters:
@@ -133,8 +135,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         folder = self._get_values().dataset_folder
         if not folder:
             raise ParameterError(
-                "train_resnet: no data set; expected a folder on input 0 or in 'dataset_folder', got "
-                f"{connected!r} and nothing"
+                f"no data set; expected a folder on input 0 or in 'dataset_folder', got {connected!r} and nothing"
             )
         return resolve_path(folder)
 
@@ -163,13 +164,13 @@ class TrainResnetFactory(dataprocess.CTaskFactory):
         dataprocess.CTaskFactory.__init__(self)
         info = self.info
         fill_shared_info(info)
-        info.name = "train_resnet"
+        info.name = NAME
         info.short_description = "Train ResNet image classifiers on your own folders of images"
         info.description = (
             "Trains a ResNet on class folders: the head alone on cached features, or the whole network. Resumable, "
             "deterministic, with a report, and with a checkpoint that infer_resnet runs as it is."
         )
-        info.version = VERSION
+        info.version = __version__
         info.keywords = "resnet,classification,training,fine-tuning,transfer learning"
         info.algo_type = core.AlgoType.TRAIN
         info.hardware_config.min_cpu = 2
@@ -185,7 +186,7 @@ class TrainResnetParamFactory(dataprocess.CTaskParamFactory):
 
     def __init__(self) -> None:
         dataprocess.CTaskParamFactory.__init__(self)
-        self.name = "train_resnet"
+        self.name = NAME
 
     def create(self) -> TrainResnetParam:
         """Create parameters with their default values."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ikomia import core, dataprocess
 from ikomia.utils import qtconversion
 
-from resnetkit.forms.panel import FieldRules, ParametersPanel
+from resnetkit.forms.panel import ParametersPanel
+from resnetkit.forms.rules import FieldRules
 from resnetkit.machine.files import resolve_path
 from resnetkit.parameters.training import TrainParameters
 

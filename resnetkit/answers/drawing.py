@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnetkit.answers.predictor import ClassScore, Prediction
+from resnetkit.answers.model import ClassScore, Prediction
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont

@@ -1,8 +1,7 @@
-"""From parameters to a predictor, keeping what has not changed since the last time."""
+"""From parameters to a model, keeping what has not changed since the last time."""
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import Callable
@@ -11,127 +10,135 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.answers.predictor import Predictor
+from resnetkit.answers.model import Model
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import get_ikomia_root, resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import open_runtime
-from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions
-from resnetkit.weights.architectures import (
-    ARCHITECTURES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    get_imagenet_classes,
-)
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, WeightsFile, open_weights
+from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptions
+from resnetkit.weights.architectures import ARCHITECTURES, get_imagenet_classes
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
 from resnetkit.weights.class_names import CLASSES_NAME, find_class_names
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 _DEFAULT_MODEL = InferParameters.model_fields["model_name"].default
 _DEFAULT_SIZE = InferParameters.model_fields["input_size"].default
 
 
 @dataclass(frozen=True)
-class Model:
+class Weights:
     """Weights that have been found, and all that is known of them before they are read.
 
     Attributes:
-        file: Where the weights are.
+        file: Where they are.
         metadata: Architecture, class names (empty: still to be found) and preprocessing.
         num_classes: Number of outputs.
-        is_self_describing: Whether the metadata came from the file itself.
     """
 
     file: WeightsFile
     metadata: ModelMetadata
     num_classes: int
-    is_self_describing: bool
+
+    @property
+    def is_self_describing(self) -> bool:
+        """Whether the metadata came from the file itself."""
+        return self.file.metadata is not None
 
 
 class Loader:
-    """Makes predictors for one task; two tasks have two loaders and share nothing."""
+    """Makes models for one task; two tasks have two loaders and share nothing.
+
+    Attributes:
+        weights: What the last model was made from.
+    """
+
+    weights: Weights
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Any, Any]] = {}
 
-    def load(self, values: InferParameters) -> tuple[Model, Predictor]:
-        """Return weights and predictor for the parameters, reloading only what they, or the files, changed.
+    def load(self, values: InferParameters) -> Model:
+        """Return the model for the parameters, reloading only what they, or the files, changed.
 
         Raises:
             ParameterError: A parameter contradicts the weights file.
             WeightsError: Weights or class names are missing, damaged or do not fit.
-            ValueError: The machine lacks the device, precision or runtime.
+            RuntimeOptionError: The machine lacks the device, precision or runtime.
         """
-        try:
-            stamps = _get_stamps(values)
-            weights_name = "" if values.model_weight_file else values.pretrained_weights
-            model = self._keep("model", (values.model_name, weights_name, stamps), lambda: _find_model(values))
-            classes = self._keep(
-                "classes",
-                (model.file.path, stamps, _get_class_stamps(model, values)),
-                lambda: _name_classes(model, values),
-            )
-            preprocessing = _choose_preprocessing(model, values)
-            options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
-            network = (model.file.path, stamps, preprocessing.input_size, preprocessing.mean, preprocessing.std)
-            runtime = self._keep("runtime", (network, options), lambda: _open_runtime(model, preprocessing, options))
-        except WeightsError as error:
-            raise WeightsError(f"{values.plugin}: {error}") from error
-        except RuntimeOptionError as error:
-            raise RuntimeOptionError(f"{values.plugin}: {error}") from error
-        predictor = self._keep(
-            "predictor", (preprocessing, classes), lambda: Predictor(runtime, preprocessing, classes)
+        stamps = _get_stamps(values)
+        identity = (values.model_name, values.pretrained_weights, values.settings_from, stamps)
+        weights = self._keep("weights", identity, lambda: _find_weights(values))
+        classes = self._keep(
+            "classes",
+            (weights.file.path, stamps, _get_class_stamps(weights, values)),
+            lambda: _name_classes(weights, values),
         )
-        return model, predictor
+        preprocessing = _choose_preprocessing(weights, values)
+        options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
+        network = (weights.file.path, stamps, preprocessing.input_size, preprocessing.mean, preprocessing.std)
+        runtime = self._keep("runtime", (network, options), lambda: _open_runtime(weights, preprocessing, options))
+        self.weights = weights
+        return self._keep("model", (preprocessing, classes), lambda: Model(runtime, preprocessing, classes))
 
     def _keep(self, part: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return the part made for this key, made anew where the last one was for another key."""
         if part not in self._kept or self._kept[part][0] != key:
             self._kept.pop(part, None)
             if part == "runtime":
-                self._kept.pop("predictor", None)  # It holds the old network.
+                self._kept.pop("model", None)  # It holds the old network.
             with pause_garbage_collection():
                 self._kept[part] = (key, make())
         return self._kept[part][1]
 
 
-def summarize(model: Model, predictor: Predictor) -> str:
-    """Say in one line what is loaded."""
-    runtime, preprocessing = predictor.runtime, predictor.preprocessing
+def summarize(weights: Weights, model: Model) -> str:
+    """Say in one line what is loaded, and what decided it."""
+    runtime, preprocessing = model.runtime, model.preprocessing
     return (
-        f"{model.metadata.model_name}, {model.num_classes} classes, from '{model.file.path}'"
-        f"{' (which describes itself)' if model.is_self_describing else ''}; {preprocessing.resize_mode} to "
-        f"{preprocessing.input_size} pixels; {runtime.name} on {runtime.device} in {runtime.precision}"
+        f"{weights.metadata.model_name}, {weights.num_classes} classes, from '{weights.file.path}'"
+        f"{' (which describes itself)' if weights.is_self_describing else ''}; {preprocessing.resize_mode} to "
+        f"{preprocessing.input_size} pixels, {_explain_input_size(weights, model)}; "
+        f"{runtime.name} on {runtime.device} in {runtime.precision}"
     )
 
 
-def describe(model: Model, predictor: Predictor) -> dict[str, Any]:
+def describe(weights: Weights, model: Model) -> dict[str, Any]:
     """Return what is loaded, as JSON-able values: for `get_model_info()`."""
-    preprocessing = predictor.preprocessing
+    metadata, preprocessing, runtime = weights.metadata, model.preprocessing, model.runtime
     return {
-        "model_name": model.metadata.model_name,
-        "weights": str(model.file.path),
-        "is_self_describing": model.is_self_describing,
-        "num_classes": model.num_classes,
-        "classes": list(predictor.classes),
+        "model_name": metadata.model_name,
+        "weights": str(weights.file.path),
+        "is_self_describing": weights.is_self_describing,
+        "num_classes": weights.num_classes,
+        "classes": list(model.classes),
         "input_size": preprocessing.input_size,
         "resize_mode": preprocessing.resize_mode,
         "resize_size": preprocessing.resize_size,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
-        "small_input_stem": model.metadata.small_input_stem,
-        "metrics": dict(model.metadata.metrics),
-        "versions": dict(model.metadata.versions),
-        "runtime": predictor.runtime.name,
-        "device": predictor.runtime.device,
-        "precision": predictor.runtime.precision,
+        "small_input_stem": metadata.small_input_stem,
+        "metrics": dict(metadata.metrics),
+        "versions": dict(metadata.versions),
+        "runtime": runtime.name,
+        "device": runtime.device,
+        "precision": runtime.precision,
     }
+
+
+def _explain_input_size(weights: Weights, model: Model) -> str:
+    if not weights.is_self_describing:
+        return "by the parameters"
+    is_own = model.preprocessing.input_size == weights.metadata.preprocessing.input_size
+    return "as the weights file says" if is_own else "by 'input_size' instead of the weights file's own"
 
 
 def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
@@ -148,10 +155,10 @@ def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
     return path, _get_stamp(status)
 
 
-def _get_class_stamps(model: Model, values: InferParameters) -> tuple[Any, ...]:
+def _get_class_stamps(weights: Weights, values: InferParameters) -> tuple[Any, ...]:
     path = _get_class_file(values)
     listed = _get_stamp(_look_at(path)) if path else None
-    return path, listed, _get_stamp(_look_at(model.file.path.with_name(CLASSES_NAME)))
+    return path, listed, _get_stamp(_look_at(weights.file.path.with_name(CLASSES_NAME)))
 
 
 def _get_class_file(values: InferParameters) -> Path | None:
@@ -170,89 +177,94 @@ def _get_stamp(status: os.stat_result | None) -> tuple[int, int, int] | None:
     return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _find_model(values: InferParameters) -> Model:
+def _find_weights(values: InferParameters) -> Weights:
     if not values.model_weight_file:
-        return _find_imagenet_model(values)
+        return _find_imagenet_weights(values)
     file = open_weights(resolve_path(values.model_weight_file))
     if file.metadata is not None:
-        _refuse_other_model(values, file.metadata.model_name, file, may_be_default=True)
-        return Model(file, file.metadata, len(file.metadata.classes), is_self_describing=True)
+        _check_model_name(values, file.metadata.model_name, file)
+        return Weights(file, file.metadata, len(file.metadata.classes))
     if file.is_graph:
         raise WeightsError(f"weights file '{file.path}' does not say what it is; expected one that train_resnet wrote")
-    model_name, num_classes, small_input_stem = file.identify()
-    _refuse_other_model(values, model_name, file, may_be_default=False)
-    preprocessing = _get_published_preprocessing(model_name, values)
-    return Model(file, ModelMetadata(model_name, (), preprocessing, small_input_stem), num_classes, False)
+    identity = file.identify()
+    _check_model_name(values, identity.model_name, file)
+    published = ARCHITECTURES[identity.model_name].get_weights(values.pretrained_weights)
+    metadata = ModelMetadata(identity.model_name, (), published.preprocessing, identity.small_input_stem)
+    return Weights(file, metadata, identity.num_classes)
 
 
-def _refuse_other_model(values: InferParameters, model_name: str, file: WeightsFile, may_be_default: bool) -> None:
-    is_untouched = may_be_default and values.model_name == _DEFAULT_MODEL
-    if values.model_name != model_name and not is_untouched:
+def _check_model_name(values: InferParameters, model_name: str, file: WeightsFile) -> None:
+    """Refuse a file of another architecture than the parameters say, unless the file decides."""
+    is_given = {
+        "parameters": True,
+        "weights_file": False,
+        "auto": values.model_name != _DEFAULT_MODEL or file.metadata is None,
+    }[values.settings_from]
+    if is_given and values.model_name != model_name:
         raise ParameterError(
-            f"{values.plugin}: weights file '{file.path}' holds a {model_name}, but 'model_name' is "
-            f"{values.model_name}; set 'model_name' to {model_name}"
+            f"weights file '{file.path}' holds a {model_name}, but 'model_name' is {values.model_name}; "
+            f"set 'model_name' to {model_name}, or 'settings_from' to weights_file"
         )
 
 
-def _find_imagenet_model(values: InferParameters) -> Model:
+def _find_imagenet_weights(values: InferParameters) -> Weights:
     from resnetkit.weights.models import fetch_imagenet_weights
 
     path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
+    published = ARCHITECTURES[values.model_name].get_weights(values.pretrained_weights)
     classes = get_imagenet_classes()
-    metadata = ModelMetadata(values.model_name, classes, _get_published_preprocessing(values.model_name, values))
-    return Model(WeightsFile(path, "torch", None), metadata, len(classes), is_self_describing=False)
+    return Weights(
+        WeightsFile(path, "torch", None),
+        ModelMetadata(values.model_name, classes, published.preprocessing),
+        len(classes),
+    )
 
 
-def _get_published_preprocessing(model_name: str, values: InferParameters) -> Preprocessing:
-    try:
-        weights = ARCHITECTURES[model_name].get_weights(values.pretrained_weights)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
-    return Preprocessing(weights.crop_size, weights.resize_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
+def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preprocessing:
+    """Take the weights' own preprocessing, but for what the parameters decide.
 
-
-def _choose_preprocessing(model: Model, values: InferParameters) -> Preprocessing:
-    """Take the weights' own preprocessing, but for what the user changed from the defaults.
-
-    A bare state dict is taken to need that of the published weights, which is also what train_resnet starts from.
+    A bare state dict is taken to need that of the published weights, which is also what training starts from.
     """
-    preprocessing = model.metadata.preprocessing
-    if not model.is_self_describing:
-        preprocessing = _get_published_preprocessing(model.metadata.model_name, values)
-    if values.input_size != _DEFAULT_SIZE:
+    preprocessing = weights.metadata.preprocessing
+    is_given = {
+        "parameters": True,
+        "weights_file": not weights.is_self_describing,
+        "auto": values.input_size != _DEFAULT_SIZE,
+    }[values.settings_from]
+    if is_given:
         preprocessing = preprocessing.at_size(values.input_size)
     if values.resize_mode != "auto":
         preprocessing = replace(preprocessing, resize_mode=values.resize_mode)
     return preprocessing
 
 
-def _name_classes(model: Model, values: InferParameters) -> tuple[str, ...]:
+def _name_classes(weights: Weights, values: InferParameters) -> tuple[str, ...]:
     class_file = _get_class_file(values)
-    if not model.metadata.classes:
-        return find_class_names(model.num_classes, class_file, model.file.path)
+    if not weights.metadata.classes:
+        return find_class_names(weights.num_classes, class_file, weights.file.path)
     if class_file is not None:
-        logger.warning("%s: 'class_file' is not used: '%s' names its classes", values.plugin, model.file.path)
-    return model.metadata.classes
+        logger.warning("'class_file' is not used: '%s' names its classes", weights.file.path)
+    return weights.metadata.classes
 
 
-def _open_runtime(model: Model, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:
+def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:
     source = NetworkSource(
-        model_name=model.metadata.model_name,
-        num_classes=model.num_classes,
-        small_input_stem=model.metadata.small_input_stem,
+        model_name=weights.metadata.model_name,
+        num_classes=weights.num_classes,
+        small_input_stem=weights.metadata.small_input_stem,
         mean=preprocessing.mean,
         std=preprocessing.std,
-        content_hash=model.file.content_hash,
+        content_hash=weights.file.content_hash,
         input_size=preprocessing.input_size,
-        read_state_dict=partial(_read_state_dict, model),
-        graph_path=model.file.path if model.file.is_graph else None,
+        read_state_dict=partial(_read_state_dict, weights),
+        graph_path=weights.file.path if weights.file.is_graph else None,
     )
     return open_runtime(source, options, get_ikomia_root() / "Cache" / "infer_resnet")
 
 
-def _read_state_dict(model: Model) -> dict[str, torch.Tensor]:
-    state_dict = model.file.read_state_dict()
+def _read_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
+    state_dict = weights.file.read_state_dict()
     found = state_dict["fc.weight"].shape[0]
-    if found != model.num_classes:
-        raise WeightsError(f"weights file '{model.file.path}' has {found} outputs; expected {model.num_classes}")
+    if found != weights.num_classes:
+        raise WeightsError(f"weights file '{weights.file.path}' has {found} outputs; expected {weights.num_classes}")
     return state_dict

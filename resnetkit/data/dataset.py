@@ -74,7 +74,7 @@ def read_dataset(source: Path, val_split: float, seed: int) -> Dataset:
         files = read_table(source)
     else:
         found = "a file of another kind" if source.exists() else "nothing"
-        raise DatasetError(f"train_resnet: '{source}' must be a folder or a CSV/TSV file; found {found}")
+        raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {found}")
     _check_classes(source, files)
     has_own_split = bool(files["val"])
     if not has_own_split:
@@ -94,12 +94,12 @@ def check_splits(dataset: Dataset) -> None:
     missing = [name for label, name in enumerate(dataset.classes) if label not in with_images]
     if missing:
         raise DatasetError(
-            f"train_resnet: no readable training image of {enumerate_names(missing)} in '{dataset.source}'; "
+            f"no readable training image of {enumerate_names(missing)} in '{dataset.source}'; "
             "add images or remove the class"
         )
     if not dataset.val:
         raise DatasetError(
-            f"train_resnet: '{dataset.source}' has no image for validation; expected a class with at least two "
+            f"'{dataset.source}' has no image for validation; expected a class with at least two "
             "readable images, or images in its own validation split"
         )
 
@@ -110,29 +110,24 @@ def _check_classes(source: Path, files: ClassFiles) -> None:
         unknown = [name for name in files[split] if name not in classes]
         if unknown:
             raise DatasetError(
-                f"train_resnet: {enumerate_names(unknown)} of the {split} split of '{source}' has no training images; "
+                f"{enumerate_names(unknown)} of the {split} split of '{source}' has no training images; "
                 f"expected the classes of train: {enumerate_names(list(classes))}"
             )
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
         raise DatasetError(
-            f"train_resnet: no training image of {enumerate_names(empty)} in '{source}'; "
+            f"no training image of {enumerate_names(empty)} in '{source}'; "
             f"add images ({', '.join(IMAGE_SUFFIXES)}) or remove the class"
         )
     if len(classes) < 2:
-        raise DatasetError(
-            f"train_resnet: '{source}' has only the class {enumerate_names(list(classes))}; expected at least two"
-        )
+        raise DatasetError(f"'{source}' has only the class {enumerate_names(list(classes))}; expected at least two")
     if len(classes) > MAX_CLASSES:
         raise DatasetError(
-            f"train_resnet: '{source}' has {len(classes)} classes; expected at most {MAX_CLASSES}. "
-            "Is each folder really a class?"
+            f"'{source}' has {len(classes)} classes; expected at most {MAX_CLASSES}. Is each folder really a class?"
         )
     for name in classes:
         if not name.isprintable():
-            raise DatasetError(
-                f"train_resnet: class name {name!r} of '{source}' has characters that cannot be printed; rename it"
-            )
+            raise DatasetError(f"class name {name!r} of '{source}' has characters that cannot be printed; rename it")
 
 
 def _build_dataset(source: Path, files: ClassFiles, has_own_split: bool, ignored: Iterable[Path]) -> Dataset:

@@ -6,7 +6,6 @@ and what was read before have no influence.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -21,10 +20,11 @@ from resnetkit.data.views import ImageMemory, LoaderSettings
 from resnetkit.data.workers import ProcessTeam, ThreadTeam, open_team
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.machine.speaking import get_logger
 
 __all__ = ["Batch", "ImageLoader", "LoaderSettings"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ImageLoader:
             if index not in self._skipped_indices:
                 self._skipped_indices.add(index)
                 self.skipped.append((self._samples[index].path, str(error)))
-                logger.warning("train_resnet: left out %s", error)
+                logger.warning("left out %s", error)
             return None
 
     def _collate(self, received: Sequence[tuple[int, np.ndarray]]) -> Batch:

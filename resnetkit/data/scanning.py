@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, Sample, check_splits
-from resnetkit.data.workers import count_threads
+from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
-from resnetkit.machine.openmp import compute_alone
+from resnetkit.machine.progress import Progress
+from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import compute_alone, count_cores
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 _SPLITS = ("train", "val", "test")
 
@@ -72,7 +73,7 @@ class _Picture:
 def check_images(
     dataset: Dataset,
     max_megapixels: float,
-    on_progress: Callable[[int, int], None],
+    progress: Progress,
     on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
 ) -> tuple[Dataset, DataReport]:
     """Read every image once, in threads; nothing in the user's folder is changed.
@@ -80,7 +81,7 @@ def check_images(
     Args:
         dataset: What `read_dataset` found.
         max_megapixels: Larger images count as unreadable.
-        on_progress: Called with the number of images read and of all images; may raise to stop.
+        progress: Shows a bar, and may stop between two images.
         on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that can be read.
 
     Returns:
@@ -89,11 +90,9 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
-    pictures = []
     total = sum(len(getattr(dataset, split)) for split in _SPLITS)
-    for picture in _look_at_all(dataset, max_megapixels, on_image):
-        pictures.append(picture)
-        on_progress(len(pictures), total)
+    with progress.show("checking images", total, unit="image") as bar:
+        pictures = list(progress.watch(_look_at_all(dataset, max_megapixels, on_image), bar))
     readable = [picture for picture in pictures if not picture.reason]
     train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in _SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
@@ -106,7 +105,7 @@ def check_images(
 def _look_at_all(
     dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
 ) -> Iterator[_Picture]:
-    executor = ThreadPoolExecutor(count_threads(), "checking", initializer=compute_alone)
+    executor = ThreadPoolExecutor(min(count_cores(), MAX_THREADS), "checking", initializer=compute_alone)
     samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
 
     def look_at(item: tuple[str, Sample]) -> _Picture:
@@ -189,18 +188,18 @@ def _summarize_sizes(pictures: Sequence[_Picture]) -> dict[str, dict[str, int]]:
 
 def _warn(report: DataReport) -> None:
     for entry in report.unreadable:
-        logger.warning("train_resnet: left out %s", entry["reason"])
+        logger.warning("left out %s", entry["reason"])
     if report.leaks:
         remedy = "remove the copies" if report.has_own_split else "remove the copies, or give a validation split"
         logger.warning(
-            "train_resnet: %d pictures are in train and also in val or test, such as %s; figures come out too good; %s",
+            "%d pictures are in train and also in val or test, such as %s; figures come out too good; %s",
             len(report.leaks),
             " = ".join(report.leaks[0]),
             remedy,
         )
     if report.label_conflicts:
         logger.warning(
-            "train_resnet: %d pictures are in more than one class, such as %s",
+            "%d pictures are in more than one class, such as %s",
             len(report.label_conflicts),
             " = ".join(report.label_conflicts[0]),
         )

@@ -50,8 +50,7 @@ def read_folder(source: Path, ignored: list[Path]) -> ClassFiles:
     if not files["train"]:
         name = source.name or str(source)
         raise DatasetError(
-            f"train_resnet: '{source}/' has no class folders; expected {name}/train/<class>/*.jpg "
-            f"or {name}/<class>/*.jpg."
+            f"'{source}/' has no class folders; expected {name}/train/<class>/*.jpg or {name}/<class>/*.jpg."
         )
     return files
 
@@ -65,16 +64,14 @@ def _find_split_folders(source: Path, folders: Mapping[str, Path]) -> dict[str, 
     for name, folder in folders.items():
         split = _SPLITS.get(name.lower())
         if split in by_split:
-            raise DatasetError(
-                f"train_resnet: '{source}' has both '{by_split[split].name}' and '{name}'; expected one {split} split"
-            )
+            raise DatasetError(f"'{source}' has both '{by_split[split].name}' and '{name}'; expected one {split} split")
         if split is not None:
             by_split[split] = folder
     if "train" in by_split and (len(by_split) > 1 or len(folders) == 1):
         return by_split
     if by_split and len(by_split) == len(folders) and "train" not in by_split:
         names = enumerate_names([folder.name for folder in by_split.values()])
-        raise DatasetError(f"train_resnet: '{source}' has {names} but no folder 'train'; expected one")
+        raise DatasetError(f"'{source}' has {names} but no folder 'train'; expected one")
     return {"train": source}
 
 
@@ -104,7 +101,7 @@ def _list_folder(folder: Path) -> list[Path]:
     try:
         visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise DatasetError(f"train_resnet: the folder '{folder}' cannot be read ({error.strerror})") from error
+        raise DatasetError(f"the folder '{folder}' cannot be read ({error.strerror})") from error
     return sorted(visible, key=lambda path: get_order(path.name))
 
 
@@ -123,7 +120,7 @@ def read_table(source: Path) -> ClassFiles:
     files: ClassFiles = {split: defaultdict(list) for split in ("train", "val", "test")}
     has_split = None
     for number, cells in rows:
-        place = f"train_resnet: row {number} of '{source}'"
+        place = f"row {number} of '{source}'"
         row = dict(zip(columns, cells, strict=False))
         path, label, split = (row.get(column, "") for column in ("path", "label", "split"))
         if not path or not label or len(cells) > len(columns):
@@ -140,7 +137,7 @@ def read_table(source: Path) -> ClassFiles:
             )
         files[_SPLITS.get(split.lower(), "train")][_compose(label)].append(image)
     if not files["train"]:
-        raise DatasetError(f"train_resnet: '{source}' has no rows of training images; expected path,label[,split]")
+        raise DatasetError(f"'{source}' has no rows of training images; expected path,label[,split]")
     return files
 
 
@@ -149,11 +146,9 @@ def _read_rows(source: Path) -> list[tuple[int, list[str]]]:
     try:
         text = source.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"train_resnet: '{source}' must be UTF-8 text; save it as CSV UTF-8 ({error.reason})"
-        ) from error
+        raise DatasetError(f"'{source}' must be UTF-8 text; save it as CSV UTF-8 ({error.reason})") from error
     except OSError as error:
-        raise DatasetError(f"train_resnet: the table '{source}' cannot be read ({error.strerror})") from error
+        raise DatasetError(f"the table '{source}' cannot be read ({error.strerror})") from error
     lines = io.StringIO(text, newline="")
     first = lines.readline()
     lines.seek(0)
@@ -168,7 +163,7 @@ def _read_rows(source: Path) -> list[tuple[int, list[str]]]:
             if any(stripped):
                 rows.append((reader.line_num, stripped))
     except csv.Error as error:
-        raise DatasetError(f"train_resnet: row {reader.line_num} of '{source}' cannot be read ({error})") from error
+        raise DatasetError(f"row {reader.line_num} of '{source}' cannot be read ({error})") from error
     return rows
 
 

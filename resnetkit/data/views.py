@@ -156,7 +156,7 @@ class ViewMaker:
         reduced = self._memory.get("reduced", path)
         if reduced is None:
             if self._preprocessing.resize_mode == "crop":
-                reduced = _fit_short_side(read(), round(self._preprocessing.resize_size * _REDUCED_SCALE))
+                reduced = _reduce_short_side(read(), round(self._preprocessing.resize_size * _REDUCED_SCALE))
             else:
                 larger = self._preprocessing.at_size(round(self._preprocessing.input_size * _REDUCED_SCALE))
                 reduced = np.ascontiguousarray(larger.prepare(read()).permute(1, 2, 0).numpy())
@@ -164,7 +164,7 @@ class ViewMaker:
         return reduced
 
 
-def _fit_short_side(image: np.ndarray, length: int) -> np.ndarray:
+def _reduce_short_side(image: np.ndarray, length: int) -> np.ndarray:
     """Return a copy of an (H, W, 3) uint8 image, reduced to a short side of `length` unless it is hardly larger.
 
     Images of more than four times that length are first averaged over squares of pixels, which bounds time and memory.

@@ -7,7 +7,6 @@ is killed.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
@@ -22,11 +21,13 @@ import numpy as np
 
 from resnetkit.data.views import ImageMemory, ViewMaker
 from resnetkit.images.pixels import ImageError
-from resnetkit.machine.openmp import compute_alone
+from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import compute_alone, count_cores
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
-_MAX_THREADS = 8
+#: Threads that read images; more would only wait for the disk or for memory.
+MAX_THREADS = 8
 _CLOSE_TIMEOUT_S = 5
 # The first line drops the current folder from the search path before anything is imported from it.
 _COMMAND = """\
@@ -40,7 +41,7 @@ class ThreadTeam:
     """Makes views in threads of this process; decoding and resizing run in parallel, outside of Python's lock."""
 
     def __init__(self, maker: ViewMaker) -> None:
-        self.size = count_threads()
+        self.size = min(count_cores(), MAX_THREADS)
         self._maker = maker
         self._executor = ThreadPoolExecutor(self.size, "views", initializer=compute_alone)
 
@@ -131,7 +132,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             code = None
         return RuntimeError(
-            f"train_resnet: a process that reads images ended unexpectedly with exit code {code}, perhaps for lack of "
+            f"a process that reads images ended unexpectedly with exit code {code}, perhaps for lack of "
             "memory; set 'num_workers' to 0 or to a lower number"
         )
 
@@ -148,7 +149,7 @@ def open_team(
     """
     if num_workers > 0 and not Path(sys.executable or "").stem.lower().startswith(("python", "pypy")):
         logger.warning(
-            "train_resnet: 'num_workers' is %d, but '%s' is no Python interpreter that could run reading processes; "
+            "'num_workers' is %d, but '%s' is no Python interpreter that could run reading processes; "
             "images are read in threads, with the same result",
             num_workers,
             sys.executable,
@@ -180,12 +181,6 @@ def serve() -> None:
         except (ImageError, MemoryError) as error:
             answer = type(error)(*error.args)
         except Exception as error:
-            answer = RuntimeError(f"train_resnet: {type(error).__name__} in a process that reads images: {error}")
+            answer = RuntimeError(f"{type(error).__name__} in a process that reads images: {error}")
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
-
-
-def count_threads() -> int:
-    """Return how many threads read images: one for each processor that this process may use, at most eight."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MAX_THREADS, processors)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from resnetkit.answers.probabilities import softmax
 from resnetkit.images.preprocessing import Preprocessing, normalize
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Agreement:
 
     def add(self, logits: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> None:
         """Count a batch: twice (N, num_classes), and (N,) where the true classes are known."""
-        expected, actual = _softmax(reference), _softmax(logits)
+        expected, actual = softmax(reference), softmax(logits)
         top, other = expected.argmax(axis=1), actual.argmax(axis=1)
         rows = np.arange(len(top))
         is_tie = (top != other) & (expected[rows, top] - expected[rows, other] < _TIE)
@@ -92,7 +93,3 @@ def wrap_model(model: nn.Module, preprocessing: Preprocessing) -> Network:
         return model(normalize(images, preprocessing.mean, preprocessing.std)).numpy()
 
     return compute_logits
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()

@@ -21,7 +21,8 @@ from resnetkit.exports.agreement import Agreement, Network, measure_agreement, w
 from resnetkit.machine.files import atomic_path
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions, summarize_error
-from resnetkit.weights.checkpoint import ModelMetadata, read_metadata
+from resnetkit.weights.checkpoint import read_metadata
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import load_model
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _replace_file(path: Path) -> Iterator[Path]:
             file.unlink(missing_ok=True)
         if isinstance(error, (OSError, ValueError, RuntimeError, ImportError)):
             raise ExportError(
-                f"train_resnet: export of '{path.name}' failed, no file was written: {summarize_error(error)}"
+                f"export of '{path.name}' failed, no file was written: {summarize_error(error)}"
             ) from error
         raise
 

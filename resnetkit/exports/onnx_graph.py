@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.weights.checkpoint import ModelMetadata
+from resnetkit.weights.metadata import ModelMetadata
 
 
 def trace_graph(model: nn.Module, metadata: ModelMetadata) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-from resnetkit.forms.panel import FieldRules
+from resnetkit.forms.rules import FieldRules
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError, Parameters, get_form
 
 try:
@@ -24,16 +24,24 @@ try:
     from resnetkit.forms.rows import Note, Row, make_fold
 except ImportError as error:
     raise ImportError(
-        f"infer_resnet, train_resnet: the forms need PyQt6 ({error}); everything else works without it. "
+        f"the forms need PyQt6 ({error}); everything else works without it. "
         "To open them: pip install PyQt6==6.2.3 PyQt6-Qt6==6.2.4 (newer ones clash with the Qt 6.2 inside ikomia)"
     ) from error
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 
-def has_application() -> bool:
-    """Tell whether a Qt application with windows is running."""
-    return isinstance(QApplication.instance(), QApplication)
+def check_application() -> None:
+    """Refuse where no Qt application runs: Qt would end the whole process at the first widget.
+
+    Raises:
+        RuntimeError: It is so.
+    """
+    if not isinstance(QApplication.instance(), QApplication):
+        raise RuntimeError(
+            "a form needs a running Qt application, and there is none; "
+            "open it in Ikomia Studio, or use set_parameters instead"
+        )
 
 
 def make_layout(widget: QWidget) -> QVBoxLayout:
@@ -61,7 +69,7 @@ def check_texts(texts: Mapping[str, str], parameters: type[Parameters]) -> tuple
 class ParametersForm(QWidget):
     """All parameters of a plugin in groups, rare ones folded away, checked at every key stroke."""
 
-    def __init__(self, values: Parameters, rules: FieldRules = FieldRules()) -> None:
+    def __init__(self, values: Parameters, rules: FieldRules) -> None:
         super().__init__()
         self._parameters = type(values)
         self._rules = rules
@@ -192,7 +200,7 @@ class ParametersForm(QWidget):
             except Exception as error:
                 # Such as a path that the system cannot look up. PyQt ends the whole program, and that is Studio, if
                 # an error leaves a slot.
-                return "warning", f"{self._parameters.plugin}: '{name}' cannot be looked into: {error}"
+                return "warning", f"'{name}' cannot be looked into: {error}"
             if sentence:
                 return kind, sentence
         return "hint", ""

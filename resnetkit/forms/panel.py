@@ -1,30 +1,13 @@
-"""The engine's parameter panel and what a plugin's form says about its fields; Qt is imported when one is opened."""
+"""The engine's parameter panel; Qt is imported when one is opened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
+from resnetkit.forms.rules import FieldRules
+from resnetkit.machine.speaking import speak_as
 from resnetkit.parameters.adapter import ParametersAdapter
-
-#: From the parameters in the form to a sentence about one of them; empty where there is nothing to say.
-Remark = Callable[[Any], str]
-
-
-@dataclass(frozen=True)
-class FieldRules:
-    """What a plugin's form says about its fields besides their declarations, by parameter name.
-
-    Attributes:
-        unused: Why a parameter has no effect as things stand; its field is then disabled.
-        warnings: What will go wrong on this machine; Apply works all the same.
-        hints: What is worth knowing.
-    """
-
-    unused: Mapping[str, Remark] = field(default_factory=dict)
-    warnings: Mapping[str, Remark] = field(default_factory=dict)
-    hints: Mapping[str, Remark] = field(default_factory=dict)
 
 
 class ParametersPanel:
@@ -41,14 +24,10 @@ class ParametersPanel:
     """
 
     def __init__(self, param: ParametersAdapter, rules: FieldRules, to_engine: Callable[[Any], Any]) -> None:
-        from resnetkit.forms.form import ParametersForm, has_application, make_layout
+        with speak_as(param.parameters_class.plugin):
+            from resnetkit.forms.form import ParametersForm, check_application, make_layout
 
-        if not has_application():
-            # Qt would end the whole process at the first widget.
-            raise RuntimeError(
-                f"{param.values.plugin}: a form needs a running Qt application, and there is none; "
-                "open it in Ikomia Studio, or use set_parameters instead"
-            )
+            check_application()
         super().__init__(None)  # type: ignore[call-arg]
         self.param = param
         self.form = ParametersForm(param.values, rules)

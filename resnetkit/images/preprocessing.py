@@ -74,11 +74,11 @@ class Preprocessing:
             return _resample(image, (size, size), (size, size), dtype)
         height, width = image.shape[:2]
         if self.resize_mode == "letterbox":
-            fitted = _fit_long_side(height, width, size)
+            fitted = _scale_long_side(height, width, size)
             return self._pad(_resample(image, fitted, fitted, dtype))
         image = _trim_long_side(image)
         height, width = image.shape[:2]
-        resized = _fit_short_side(height, width, self.resize_size)
+        resized = _scale_short_side(height, width, self.resize_size)
         # A crop larger than the resized image is padded with black, as torchvision's center_crop does.
         resized_crop = (min(size, resized[0]), min(size, resized[1]))
         return _pad_centre(_resample(image, resized, resized_crop, dtype), size, (0, 0, 0))
@@ -110,14 +110,14 @@ def normalize(images: torch.Tensor, mean: tuple[float, float, float], std: tuple
     return scaled.sub_(torch.tensor(mean).view(1, 3, 1, 1)).div_(torch.tensor(std).view(1, 3, 1, 1))
 
 
-def _fit_short_side(height: int, width: int, length: int) -> tuple[int, int]:
+def _scale_short_side(height: int, width: int, length: int) -> tuple[int, int]:
     """Return (height, width) with the short side at `length`; the long side is cut off to an integer."""
     if height <= width:
         return length, int(length * width / height)
     return int(length * height / width), length
 
 
-def _fit_long_side(height: int, width: int, length: int) -> tuple[int, int]:
+def _scale_long_side(height: int, width: int, length: int) -> tuple[int, int]:
     """Return (height, width) with the long side at `length`; no side below 1."""
     if height >= width:
         return length, max(1, round(length * width / height))

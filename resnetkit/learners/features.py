@@ -10,8 +10,8 @@ from typing import IO
 import numpy as np
 
 from resnetkit.data.loading import Batch
+from resnetkit.machine.threads import count_cores
 from resnetkit.runtimes.network import Runtime
-from resnetkit.runtimes.torch_runtime import count_cores
 
 #: Features beyond this many bytes go into a file: 1 GiB holds 524,288 vectors of resnet18, 131,072 of resnet50.
 MEMORY_BOUND = 1 << 30

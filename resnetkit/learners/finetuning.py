@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import nn
 from resnetkit.data.augmentation import mix_batch
 from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.initialization import Start
-from resnetkit.learners.learner import ImageSplits, Predictions, shuffle, watch
+from resnetkit.learners.learner import ImageSplits, Predictions, shuffle
 from resnetkit.learners.optimization import Numerics
-from resnetkit.machine.progress import Hooks
+from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.weights.models import load_model
@@ -39,7 +39,7 @@ class NetworkLearner:
         self._parameters = parameters
         self._preprocessing = start.preprocessing
 
-    def prepare(self, folder: Path, hooks: Hooks) -> None:
+    def prepare(self, folder: Path, progress: Progress) -> None:
         """Do nothing: images are read as they are needed."""
 
     def count_batches(self) -> int:
@@ -68,9 +68,9 @@ class NetworkLearner:
         with self._numerics.autocast():
             return self.module(inputs)
 
-    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
-        """Evaluate the network as it is now on `val` or `test`; `tick` is called before each batch."""
-        batches = watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE), tick)
+    def predict(self, split: str, progress: Progress) -> Predictions:
+        """Evaluate the network as it is now on `val` or `test`."""
+        batches = progress.watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE))
         self.module.eval()
         indices, labels, logits = [], [], []
         with torch.inference_mode():
@@ -105,6 +105,6 @@ def _check_batch_norm(parameters: TrainParameters) -> None:
     """
     if parameters.batch_size == 1 and parameters.input_size == 32 and not parameters.small_input_stem:
         raise ParameterError(
-            "train_resnet: 'batch_size' must be at least 2 where 'input_size' is 32 (batch normalization needs "
+            "'batch_size' must be at least 2 where 'input_size' is 32 (batch normalization needs "
             "more than one value a channel), got 1; set batch_size=2, or a larger input_size"
         )

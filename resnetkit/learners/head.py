@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,27 @@ from torch import nn
 
 from resnetkit.learners.features import BATCH_SIZE, FeatureStore, compute_features
 from resnetkit.learners.initialization import Start
-from resnetkit.learners.learner import ImageSplits, Predictions, shuffle, watch
-from resnetkit.machine.progress import Hooks, ProgressBar
+from resnetkit.learners.learner import ImageSplits, Predictions, shuffle
+from resnetkit.machine.imports import start_importing
+from resnetkit.machine.progress import Progress, ProgressBar
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
-from resnetkit.training.preloading import start_preloading
 from resnetkit.weights.models import add_counters
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
+
+
+#: What the end of a training needs, in this order. torch._dynamo is what every optimizer of torch imports.
+_NEEDED_LATER = (
+    "torch._dynamo",
+    "torchvision.models",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "jinja2",
+)
 
 
 class HeadLearner:
@@ -53,23 +63,18 @@ class HeadLearner:
         self._stores: dict[str, FeatureStore] = {}
         self._readable: dict[str, np.ndarray] = {}
 
-    def prepare(self, folder: Path, hooks: Hooks) -> None:
+    def prepare(self, folder: Path, progress: Progress) -> None:
         """Compute the features of all images; beyond a bound they lie in `folder`."""
         if self._parameters.augmentation != "none" and len(self._views["train"]) == 1:
-            logger.info("train_resnet: the head is trained on plain views; 'augmentation' needs 'cached_views' above 0")
+            logger.info("the head is trained on plain views; 'augmentation' needs 'cached_views' above 0")
         elif self._parameters.augmentation == "strong":
-            logger.info("train_resnet: mixup and cutmix mix images, not features; they are left out")
+            logger.info("mixup and cutmix mix images, not features; they are left out")
         self._folder = folder
-        start_preloading()
+        start_importing(_NEEDED_LATER)
         splits = [split for split, labels in self._labels.items() if len(labels)]
-        with closing(ProgressBar("features", sum(map(self._count_feature_batches, splits)), unit="batch")) as bar:
-
-            def tick() -> None:
-                hooks.check()
-                bar.update()
-
+        with progress.show("features", sum(map(self._count_feature_batches, splits)), unit="batch") as bar:
             for split in splits:
-                self._compute(split, tick)
+                self._compute(split, progress, bar)
         self._splits.forget()
 
     def count_batches(self) -> int:
@@ -91,9 +96,9 @@ class HeadLearner:
         logits: torch.Tensor = self.module(inputs)
         return logits
 
-    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
-        """Evaluate the head as it is now on `val` or `test`; `tick` is called before."""
-        tick()
+    def predict(self, split: str, progress: Progress) -> Predictions:
+        """Evaluate the head as it is now on `val` or `test`."""
+        progress.check()
         indices = self._readable[split]
         logits = np.empty((len(indices), self.module.out_features), np.float32)
         with torch.inference_mode():
@@ -118,13 +123,13 @@ class HeadLearner:
             self._stores.popitem()[1].close()
         self._splits.close()
 
-    def _compute(self, split: str, tick: Callable[[], None]) -> None:
+    def _compute(self, split: str, progress: Progress, bar: ProgressBar) -> None:
         """Compute the features of a split, all views of its images."""
         views = self._views[split]
         store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, self._folder)
         self._stores[split] = store
         batches = self._splits.open(split).views(_count_images(views), views)
-        self._readable[split] = compute_features(self._runtime, watch(batches, tick), store, len(views))
+        self._readable[split] = compute_features(self._runtime, progress.watch(batches, bar), store, len(views))
 
     def _count_feature_batches(self, split: str) -> int:
         """Return in how many batches the features of a split are computed."""

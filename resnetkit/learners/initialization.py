@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,12 +9,14 @@ import torch
 
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import resolve_path
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
-from resnetkit.weights.checkpoint import WeightsError, WeightsFile, open_weights
+from resnetkit.weights.architectures import ARCHITECTURES
+from resnetkit.weights.checkpoint import WeightsFile, open_weights
+from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.models import fetch_imagenet_weights, initialize_head, initialize_model
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,30 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
     state_dict = weights.read_state_dict()
     if weights.metadata is None or tuple(weights.metadata.classes) != tuple(classes):
         state_dict |= initialize_head(state_dict["fc.weight"].shape[1], len(classes), parameters.seed)
-        logger.info("train_resnet: new head for %d classes", len(classes))
+        logger.info("new head for %d classes", len(classes))
     return Start(state_dict, preprocessing, weights.content_hash)
 
 
 def _get_preprocessing(parameters: TrainParameters) -> Preprocessing:
     """Return that of the architecture's published weights; its proportions serve random weights as well."""
-    published = ARCHITECTURES[parameters.model_name].get_weights()
-    preprocessing = Preprocessing(
-        published.crop_size, published.resize_size, parameters.resize_mode, IMAGENET_MEAN, IMAGENET_STD
-    )
-    return preprocessing.at_size(parameters.input_size)
+    preprocessing = ARCHITECTURES[parameters.model_name].get_weights().preprocessing
+    return replace(preprocessing.at_size(parameters.input_size), resize_mode=parameters.resize_mode)
 
 
 def _check_architecture(weights: WeightsFile, parameters: TrainParameters) -> None:
     if weights.is_graph:
         raise WeightsError(
-            f"train_resnet: '{weights.path}' is a {weights.format} graph, which cannot be trained; "
+            f"'{weights.path}' is a {weights.format} graph, which cannot be trained; "
             "expected a state dict (.safetensors, .pth, .pt)"
         )
-    model_name, _, has_small_stem = weights.identify()
-    if model_name != parameters.model_name:
+    identity = weights.identify()
+    if identity.model_name != parameters.model_name:
         raise WeightsError(
-            f"train_resnet: '{weights.path}' holds a {model_name}, but 'model_name' is {parameters.model_name}; "
-            f"set model_name={model_name}"
+            f"'{weights.path}' holds a {identity.model_name}, but 'model_name' is {parameters.model_name}; "
+            f"set model_name={identity.model_name}"
         )
-    if has_small_stem != parameters.small_input_stem:
+    if identity.small_input_stem != parameters.small_input_stem:
         raise WeightsError(
-            f"train_resnet: '{weights.path}' was trained with small_input_stem={has_small_stem}, but "
-            f"'small_input_stem' is {parameters.small_input_stem}; set it to {has_small_stem}"
+            f"'{weights.path}' was trained with small_input_stem={identity.small_input_stem}, but "
+            f"'small_input_stem' is {parameters.small_input_stem}; set it to {identity.small_input_stem}"
         )

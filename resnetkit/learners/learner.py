@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.loading import ImageLoader, LoaderSettings
 from resnetkit.data.views import IMAGE_BOUND_MB, ImageMemory, ViewMaker
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.machine.progress import Hooks
+from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Learner(Protocol):
     def module(self) -> nn.Module:
         """What the optimizer changes."""
 
-    def prepare(self, folder: Path, hooks: Hooks) -> None:
+    def prepare(self, folder: Path, progress: Progress) -> None:
         """Do what is done once before the first epoch; `folder` takes temporary files."""
 
     def count_batches(self) -> int:
@@ -62,8 +60,8 @@ class Learner(Protocol):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (N, classes) logits, with gradients."""
 
-    def predict(self, split: str, tick: Callable[[], None]) -> Predictions:
-        """Evaluate the network as it is now on `val` or `test`; `tick` is called before what may take long."""
+    def predict(self, split: str, progress: Progress) -> Predictions:
+        """Evaluate the network as it is now on `val` or `test`."""
 
     def load(self, model: nn.Module) -> None:
         """Take the weights of a whole network."""
@@ -138,10 +136,3 @@ class ImageSplits:
 def shuffle(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Return the images of an epoch in an order that depends on nothing but seed and epoch."""
     return np.random.default_rng((seed, epoch)).permutation(indices)
-
-
-def watch(items: Iterable[Item], tick: Callable[[], None]) -> Iterator[Item]:
-    """Call `tick` before each item."""
-    for item in items:
-        tick()
-        yield item

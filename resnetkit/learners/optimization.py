@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
-from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.runtimes.torch_runtime import list_devices, list_precisions
-
-logger = logging.getLogger(__name__)
+from resnetkit.runtimes.devices import choose_device, list_precisions
+from resnetkit.runtimes.network import choose_precision
 
 #: Share of all steps in which a cosine schedule climbs to its peak, and the most steps that this may take.
 WARMUP_SHARE = 0.05
@@ -48,19 +45,10 @@ def choose_numerics(device: str, precision: str) -> Numerics:
     """Turn the two parameters into what this machine has.
 
     Raises:
-        ParameterError: The device is not there.
+        RuntimeOptionError: The device is not there, or does not run the precision natively.
     """
-    devices = list_devices()
-    chosen = {"auto": devices[0], "cuda": "cuda:0"}.get(device, device)
-    if chosen not in devices:
-        names = ", ".join(["auto", *devices])
-        raise ParameterError(f"train_resnet: 'device' must be one of {names} on this machine, got {device!r}")
-    has_bf16 = "bf16" in list_precisions(torch.device(chosen))
-    if precision == "bf16" and not has_bf16:
-        logger.warning("train_resnet: %s emulates bf16; 'precision' fp32 or auto would be faster", chosen)
-    if precision == "auto":
-        precision = "bf16" if has_bf16 else "fp32"
-    return Numerics(chosen, precision)
+    chosen = choose_device(device)
+    return Numerics(str(chosen), choose_precision(precision, list_precisions(chosen), f"PyTorch on {chosen}"))
 
 
 def compute_learning_rate(parameters: TrainParameters, step: int, total_steps: int) -> float:

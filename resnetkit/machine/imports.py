@@ -1,11 +1,13 @@
-"""Python's search for garbage, kept out of the way while large libraries are imported."""
+"""Importing large libraries: ahead of time, and without Python's search for garbage."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -26,3 +28,18 @@ def pause_garbage_collection() -> Iterator[None]:
             gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+def start_importing(modules: Sequence[str]) -> None:
+    """Import in a thread of its own; what cannot be imported is left to the code that needs it, with its error.
+
+    Importing holds Python's lock and one core; a network holds neither the lock nor, while images are read, all cores.
+    """
+    threading.Thread(target=_import_all, args=(modules,), name="importing").start()
+
+
+def _import_all(modules: Sequence[str]) -> None:
+    with pause_garbage_collection():
+        for name in modules:
+            with suppress(Exception):
+                importlib.import_module(name)

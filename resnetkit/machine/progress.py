@@ -1,14 +1,16 @@
-"""What a user sees and says while training runs: bars, steps, the wish to stop."""
+"""What a user sees and says while something takes long: a bar, steps, the wish to stop."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 
 class TrainingStopped(Exception):  # noqa: N818 - a request that was met, no error
@@ -24,11 +26,11 @@ class TrainingStopped(Exception):  # noqa: N818 - a request that was met, no err
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """The loop's two ties to whatever runs it.
+class Progress:
+    """The ties between long work and whatever runs it.
 
     Attributes:
-        is_stop_requested: Asked before every batch.
+        is_stop_requested: Asked before every piece of work.
         on_epoch: Called after every epoch.
     """
 
@@ -38,7 +40,19 @@ class Hooks:
     def check(self) -> None:
         """Raise TrainingStopped if the user asked for it."""
         if self.is_stop_requested():
-            raise TrainingStopped("train_resnet: stopped on request before training began; nothing was written")
+            raise TrainingStopped("stopped on request before training began; nothing was written")
+
+    def watch(self, items: Iterable[Item], bar: ProgressBar | None = None) -> Iterator[Item]:
+        """Yield the items, check for a stop before each one, and move a bar."""
+        for item in items:
+            self.check()
+            if bar is not None:
+                bar.update()
+            yield item
+
+    def show(self, description: str, total: int, unit: str) -> ProgressBar:
+        """Return a bar, to be used in a `with` statement."""
+        return ProgressBar(desc=description, total=total, unit=unit)
 
 
 class ProgressBar(tqdm):
@@ -46,9 +60,9 @@ class ProgressBar(tqdm):
 
     monitor_interval = 0
 
-    def __init__(self, description: str, total: int, **settings: Any) -> None:
+    def __init__(self, **settings: object) -> None:
         is_seen = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        super().__init__(desc=description, total=total, disable=not is_seen, dynamic_ncols=True, **settings)
+        super().__init__(disable=not is_seen, dynamic_ncols=True, **settings)
 
     def advance(self, count: int = 1, **figures: float | None) -> None:
         """Go on by `count` and show figures; None is left out."""
@@ -58,28 +72,3 @@ class ProgressBar(tqdm):
             self.update(count)
             if count == 0:
                 self.refresh()
-
-
-class CountingBar:
-    """Shows (done, total) reports, as long scans give them, and lets the user stop between two of them."""
-
-    def __init__(self, description: str, hooks: Hooks) -> None:
-        self._bar: ProgressBar | None = None
-        self._description = description
-        self._hooks = hooks
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done.
-
-        Raises:
-            TrainingStopped: The user asked for it.
-        """
-        self._hooks.check()
-        if self._bar is None:
-            self._bar = ProgressBar(self._description, total, unit="image")
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from resnetkit.machine.speaking import speak_as
 from resnetkit.parameters.declaration import Parameters
 
 
@@ -37,7 +38,8 @@ class ParametersAdapter:
         Raises:
             ParameterError: A value is wrong; the old ones stay in force.
         """
-        self.values = self.parameters_class.from_strings(strings)
+        with speak_as(self.parameters_class.plugin):
+            self.values = self.parameters_class.from_strings(strings)
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Change some parameters, all of them or none; native Python values and strings are both taken.
@@ -45,7 +47,8 @@ class ParametersAdapter:
         Raises:
             ParameterError: A name is unknown, or a value is wrong; the old ones stay in force.
         """
-        self.values = self.values.updated(values)
+        with speak_as(self.parameters_class.plugin):
+            self.values = self.values.updated(values)
 
 
 class SetParametersMixin:

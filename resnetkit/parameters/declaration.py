@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import types
 import typing
@@ -15,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-logger = logging.getLogger(__name__)
+from resnetkit.machine.speaking import get_logger
+
+logger = get_logger()
 
 #: What `device` parameters accept.
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d{1,3})?|mps)$"
@@ -101,10 +102,10 @@ class Parameters(BaseModel):
         values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
         for name in self.retired:
             if name in values and values.pop(name) != "":
-                logger.warning("%s: parameter '%s' is no longer used and has no effect", self.plugin, name)
+                logger.warning("parameter '%s' is no longer used and has no effect", name)
         for name, value in values.items():
             if name not in type(self).model_fields:
-                raise ParameterError(f"{self.plugin}: no parameter {name!r}{_suggest(name, type(self).model_fields)}")
+                raise ParameterError(f"no parameter {name!r}{_suggest(name, type(self).model_fields)}")
             if _is_lossy(type(self).model_fields[name], value):
                 raise ParameterError(self.describe_violation(name, value))
         try:
@@ -120,10 +121,7 @@ class Parameters(BaseModel):
     def describe_violation(cls, name: str, value: Any) -> str:
         """Return the one sentence that says what a parameter must be and what it got."""
         field = cls.model_fields[name]
-        return (
-            f"{cls.plugin}: '{name}' must be {describe_constraint(field)}, "
-            f"got {value!r}{_suggest(value, get_choices(field))}"
-        )
+        return f"'{name}' must be {describe_constraint(field)}, got {value!r}{_suggest(value, get_choices(field))}"
 
 
 def get_choices(field: FieldInfo) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ class InferParameters(Parameters):
     retired: ClassVar[tuple[str, ...]] = ("dataset",)
 
     model_name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
-        "resnet18", "Model", "Architecture; a self-describing weights file decides it by itself."
+        "resnet18", "Model", "Architecture; taken from the weights file if it names one."
     )
     pretrained_weights: Literal["DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2"] = parameter(
         "DEFAULT",
@@ -44,10 +44,17 @@ class InferParameters(Parameters):
     input_size: int = parameter(
         224,
         "Input size",
-        "Side in pixels of the square that the network sees; 224 means the weights file's own size.",
+        "Side in pixels of the square that the network sees; a weights file brings its own, see `settings_from`.",
         ge=32,
         le=1024,
         step=32,
+    )
+    settings_from: Literal["auto", "weights_file", "parameters"] = parameter(
+        "auto",
+        "Settings from",
+        "What decides architecture and input size: weights_file, or parameters (`model_name`, `input_size`); "
+        "auto is the weights file, but for an `input_size` other than 224.",
+        is_advanced=True,
     )
     resize_mode: Literal["auto", "crop", "squash", "letterbox"] = parameter(
         "auto",

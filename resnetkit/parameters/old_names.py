@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from resnetkit.machine.speaking import get_logger
+
+logger = get_logger()
 
 #: What an old form wrote into the paths that it did not use.
 _NOT_USED = "Not used"

@@ -220,11 +220,11 @@ class TrainParameters(Parameters):
         """Refuse a head trained on a random backbone, and a stem that ImageNet weights do not have."""
         if self.feature_extract and not self.use_pretrained and not self.model_weight_file:
             raise ParameterError(
-                f"{self.plugin}: 'feature_extract' trains only the head, but with 'use_pretrained' False and no "
+                "'feature_extract' trains only the head, but with 'use_pretrained' False and no "
                 "'model_weight_file' the backbone would stay random; set one of the three"
             )
         if self.small_input_stem and self.use_pretrained and not self.model_weight_file:
             raise ParameterError(
-                f"{self.plugin}: 'small_input_stem' changes the first layer, which ImageNet weights do not fit; "
+                "'small_input_stem' changes the first layer, which ImageNet weights do not fit; "
                 "set 'use_pretrained' to False or give a 'model_weight_file'"
             )

@@ -121,7 +121,7 @@ def find_worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: in
 
 
 def _check_arrays(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> None:
-    expected = f"train_resnet: metrics need labels (N,) and probabilities (N, {num_classes}) with N of 1 or more"
+    expected = f"metrics need labels (N,) and probabilities (N, {num_classes}) with N of 1 or more"
     if labels.ndim != 1 or len(labels) == 0 or probabilities.shape != (len(labels), num_classes):
         raise ValueError(f"{expected}, got {labels.shape} and {probabilities.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= num_classes:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from resnetkit.answers.heatmaps import class_activation_map, overlay_heatmap
 from resnetkit.images.pixels import ImageError
-from resnetkit.images.preprocessing import normalize
 from resnetkit.images.reading import read_image
+from resnetkit.machine.speaking import get_logger
 from resnetkit.results.metrics import find_worst_mistakes
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from resnetkit.answers.model import Model
     from resnetkit.data.dataset import Sample
-    from resnetkit.weights.checkpoint import ModelMetadata
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 #: Longest side in pixels of a picture in the report.
 PICTURE_SIZE = 288
@@ -88,17 +86,12 @@ def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: in
 
 
 def collect_mistakes(
-    model: nn.Module,
-    metadata: ModelMetadata,
-    samples: Sequence[Sample],
-    probabilities: np.ndarray,
-    count: int = 12,
+    model: Model, samples: Sequence[Sample], probabilities: np.ndarray, count: int = 12
 ) -> list[Mistake]:
     """Read the images that were classified wrongly with the most confidence, and draw what the network looked at.
 
     Args:
-        model: torchvision's ResNet with the weights that made the predictions; back in its mode afterwards.
-        metadata: Classes and preprocessing of the model.
+        model: With the weights that made the predictions.
         samples: The images, in the order of the predictions.
         probabilities: (num_images, num_classes).
         count: How many at most.
@@ -109,20 +102,20 @@ def collect_mistakes(
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     worst = find_worst_mistakes(labels, probabilities, count)
     found = [(index, image) for index in worst if (image := _read_image(samples[index])) is not None]
-    if not found:
-        return []
-    answers = [int(probabilities[index].argmax()) for index, _ in found]
-    activations = _compute_activations(model, metadata, [image for _, image in found], answers)
+    activations = _compute_activations(
+        model, [image for _, image in found], [probabilities[i].argmax() for i, _ in found]
+    )
     mistakes = []
-    for (index, image), predicted, activation in zip(found, answers, activations, strict=True):
+    for (index, image), activation in zip(found, activations, strict=True):
         sample, picture = samples[index], _shrink(image)
+        predicted = int(probabilities[index].argmax())
         mistakes.append(
             Mistake(
                 image=picture,
-                heatmap=overlay_heatmap(picture, activation, metadata.preprocessing),
+                heatmap=overlay_heatmap(picture, activation, model.preprocessing),
                 file_name=sample.path.name,
-                true_class=metadata.classes[sample.label],
-                predicted_class=metadata.classes[predicted],
+                true_class=model.classes[sample.label],
+                predicted_class=model.classes[predicted],
                 true_probability=float(probabilities[index, sample.label]),
                 predicted_probability=float(probabilities[index, predicted]),
             )
@@ -134,7 +127,7 @@ def _read_image(sample: Sample) -> np.ndarray | None:
     try:
         return read_image(sample.path)
     except (ImageError, OSError) as error:
-        logger.warning("train_resnet: '%s' is left out of the report: %s", sample.path, error)
+        logger.warning("'%s' is left out of the report: %s", sample.path, error)
         return None
 
 
@@ -148,27 +141,15 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _compute_activations(
-    model: nn.Module, metadata: ModelMetadata, images: Sequence[np.ndarray], class_indices: Sequence[int]
-) -> list[np.ndarray]:
-    """Run images (height, width, 3) uint8 and return the class activation map of a class for each, (h, w) float32."""
-    import torch
-
-    preprocessing = metadata.preprocessing
-    head = model.get_submodule("fc").get_parameter("weight")
-    feature_maps: list[torch.Tensor] = []
-    hook = model.get_submodule("layer4").register_forward_hook(lambda *call: feature_maps.append(call[2]))
-    was_training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.inference_mode():
-            prepared = torch.stack([preprocessing.prepare(image) for image in images])
-            for batch in prepared.split(max(1, _MAX_BATCH_PIXELS // preprocessing.input_size**2)):
-                model(normalize(batch, preprocessing.mean, preprocessing.std).to(head.device))
-    finally:
-        hook.remove()
-        for module, is_training in was_training.items():
-            module.training = is_training
-    maps = torch.cat(feature_maps).float().cpu().numpy()  # (N, C, h, w)
-    weights = head[class_indices].detach().float().cpu().numpy()  # (N, C)
-    return [class_activation_map(*pair) for pair in zip(maps, weights, strict=True)]
+def _compute_activations(model: Model, images: Sequence[np.ndarray], class_indices: Sequence[int]) -> list[np.ndarray]:
+    """Return the class activation map of a class for each image (height, width, 3) uint8: (h, w) float32."""
+    preprocessing, weights = model.preprocessing, model.runtime.read_head_weights()
+    step = max(1, _MAX_BATCH_PIXELS // preprocessing.input_size**2)
+    activations = []
+    for start in range(0, len(images), step):
+        batch = [preprocessing.prepare(image) for image in images[start : start + step]]
+        feature_maps = model.runtime.run(torch.stack(batch), with_features=True).feature_map
+        assert feature_maps is not None
+        chosen = class_indices[start : start + step]
+        activations += [class_activation_map(*pair) for pair in zip(feature_maps, weights[chosen], strict=True)]
+    return activations

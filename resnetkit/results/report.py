@@ -1,7 +1,7 @@
 """The report of a training: one page that needs no network, and what it shows as picture files.
 
-Fill a `ReportData` (pictures come from `resnetkit.results.pictures`, figures from `resnetkit.results.metrics`, exports from
-`resnetkit.exports.export`) and hand it to `write_report`.
+Fill a `ReportData` and hand it to `write_report`: pictures come from `pictures`, figures from `metrics`, exports from
+the room of that name.
 """
 
 from __future__ import annotations

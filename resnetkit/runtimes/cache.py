@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from resnetkit.machine.files import atomic_path
+from resnetkit.machine.speaking import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 #: Bytes of all entries together; the oldest go first. A compiled resnet50 is about 100 MB.
 DEFAULT_LIMIT = 2 << 30

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
+from resnetkit.machine.speaking import get_logger
 from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions, summarize_error
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 
 def open_runtime(source: NetworkSource, options: RuntimeOptions, cache_folder: Path | None) -> Runtime:
@@ -71,7 +71,7 @@ def _is_cpu(device: str) -> bool:
     """Tell whether a `device` parameter means the CPU on this machine."""
     if device != "auto":
         return device == "cpu"
-    from resnetkit.runtimes.torch_runtime import list_devices
+    from resnetkit.runtimes.devices import list_devices
 
     return list_devices() == ["cpu"]
 

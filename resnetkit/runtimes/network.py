@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -115,6 +115,27 @@ class Runtime(Protocol):
 
     def read_head_weights(self) -> np.ndarray:
         """Return the weights of the last layer, (num_classes, channels) float32."""
+
+
+def choose_precision(precision: str, available: Sequence[str], where: str) -> str:
+    """Return the precision that a `precision` parameter means.
+
+    Args:
+        precision: fp32, bf16 or fp16; auto means the fastest.
+        available: What runs natively, fastest first.
+        where: Runtime and device, for the error.
+
+    Raises:
+        RuntimeOptionError: It does not run natively there.
+    """
+    if precision == "auto":
+        return available[0]
+    if precision not in available:
+        raise RuntimeOptionError(
+            f"'precision' {precision} does not run natively in {where}, which has {', '.join(available)}; "
+            "set 'precision' to one of them, or to auto"
+        )
+    return precision
 
 
 def summarize_error(error: Exception) -> str:

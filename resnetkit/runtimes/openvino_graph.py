@@ -13,7 +13,8 @@ from openvino import opset13 as ops
 from resnetkit.machine.files import atomic_path
 from resnetkit.runtimes.network import NetworkSource, summarize_error
 from resnetkit.weights.architectures import ARCHITECTURES, Architecture
-from resnetkit.weights.checkpoint import METADATA_KEY, ModelMetadata, WeightsError
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
 
 #: Part of the cache's key: raise it when the same weights come to mean another graph.
 GRAPH_VERSION = 1

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 
 from resnetkit.runtimes.cache import CompiledCache, make_key
-from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptionError, RuntimeOptions
+from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class OpenVinoRuntime:
             RuntimeError: OpenVINO refuses the network.
         """
         core = ov.Core()
-        precision = _choose_precision(core, options.precision)
+        precision = choose_precision(options.precision, list_precisions(core), "OpenVINO on this CPU")
         self._source = source
         self._compiled, self._blob = _load(core, source, _get_properties(precision, options), cache_folder)
         self.precision = "int8" if source.graph_path is not None and is_quantized(source.graph_path) else precision
@@ -73,18 +73,6 @@ def list_precisions(core: ov.Core) -> list[str]:
     """Return the precisions that the CPU runs natively, fastest first."""
     capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return [name for name, (_, capability) in _PRECISIONS.items() if capability in capabilities]
-
-
-def _choose_precision(core: ov.Core, precision: str) -> str:
-    available = list_precisions(core)
-    if precision == "auto":
-        return available[0]
-    if precision not in available:
-        raise RuntimeOptionError(
-            f"'precision' {precision} does not run natively in OpenVINO on this CPU, which has "
-            f"{', '.join(available)}; set 'precision' to one of them, or to auto"
-        )
-    return precision
 
 
 def _get_properties(precision: str, options: RuntimeOptions) -> dict[str, str | int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,10 +17,11 @@ from resnetkit.exports.export import (
     export_openvino,
     export_pth,
 )
+from resnetkit.machine.speaking import get_logger
 from resnetkit.training.run import Run
-from resnetkit.weights.checkpoint import ModelMetadata
+from resnetkit.weights.metadata import ModelMetadata
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 _BATCH_SIZE = 64
 
@@ -46,17 +46,17 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
         indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, count).astype(int))
         batch = next(val.plain(_BATCH_SIZE, indices.tolist()), None)
         if batch is None:
-            raise ExportError("train_resnet: no export was written: the validation images can no longer be read")
+            raise ExportError("no export was written: the validation images can no longer be read")
         for export in wanted:
-            run.hooks.check()
+            run.progress.check()
             written.append(export(run.folder, model, metadata, batch.images))
     if parameters.export_pth and parameters.small_input_stem:
         logger.warning(
-            "train_resnet: %s.pth has the small-image stem; plain torchvision cannot load it, infer_resnet can",
+            "%s.pth has the small-image stem; plain torchvision cannot load it, infer_resnet can",
             parameters.model_name,
         )
     if parameters.export_int8:
-        run.hooks.check()
+        run.progress.check()
         written.append(export_int8(run.folder, model, metadata, _read_images(run), val.plain(_BATCH_SIZE)))
     return written
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import re
@@ -17,8 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from resnetkit.learners.optimization import compute_learning_rate
-from resnetkit.machine.openmp import fix_thread_count
-from resnetkit.machine.progress import Hooks, ProgressBar, TrainingStopped
+from resnetkit.machine.progress import Progress, TrainingStopped
+from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import fix_thread_count
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.outcome import TrainingResult, conclude
 from resnetkit.training.run import Run, open_run
@@ -26,7 +26,7 @@ from resnetkit.training.state import Row
 from resnetkit.training.tracking import Tracker, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -36,13 +36,13 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
-def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None) -> TrainingResult:
+def train(parameters: TrainParameters, source: Path, progress: Progress | None = None) -> TrainingResult:
     """Train a classifier on a folder or table of images.
 
     Args:
         parameters: All settings; `dataset_folder` is not looked at.
         source: The data set, see `read_dataset`.
-        hooks: How the caller stops training and hears about epochs.
+        progress: How the caller stops training and hears about epochs.
 
     Returns:
         Where everything is, and the figures of the best weights.
@@ -55,19 +55,19 @@ def train(parameters: TrainParameters, source: Path, hooks: Hooks | None = None)
         OSError: The run folder cannot be written to; what was saved stays valid.
     """
     began = time.monotonic()
-    hooks = hooks or Hooks()
+    progress = progress or Progress()
     fix_thread_count()
-    run = open_run(parameters, source, hooks)
+    run = open_run(parameters, source, progress)
     with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
             tracker.log_epoch(row)
-        run.learner.prepare(run.folder, hooks)
+        run.learner.prepare(run.folder, progress)
         run.timings["preparation"] = time.monotonic() - began
         reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
         run.timings["training"] = sum(row["seconds"] for row in run.state.history)
         result = conclude(run, reason, began)
         tracker.log_result(result)
-    logger.info("train_resnet: %s; %s", reason, result.checkpoint)
+    logger.info("%s; %s", reason, result.checkpoint)
     return result
 
 
@@ -82,7 +82,7 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
             raise
         run.finish_epoch(row, optimizer)
         tracker.log_epoch(row)
-        run.hooks.on_epoch()
+        run.progress.on_epoch()
     run.save()
     return reason
 
@@ -105,10 +105,9 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     learner, parameters = run.learner, run.parameters
     num_batches = learner.count_batches()
     figures = _Figures()
-    with closing(ProgressBar(f"epoch {epoch + 1}/{parameters.epochs}", num_batches, unit="batch")) as bar:
+    with run.progress.show(f"epoch {epoch + 1}/{parameters.epochs}", num_batches, unit="batch") as bar:
         learner.module.train()
-        for batch, (inputs, targets) in enumerate(learner.read_batches(epoch)):
-            run.hooks.check()
+        for batch, (inputs, targets) in enumerate(run.progress.watch(learner.read_batches(epoch))):
             step = epoch * num_batches + batch
             learning_rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
             for group in optimizer.param_groups:
@@ -136,7 +135,7 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
         "seconds": time.monotonic() - began,
     }
     figures_text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None)
-    logger.info("train_resnet: %s", figures_text)
+    logger.info("%s", figures_text)
     return row
 
 
@@ -167,7 +166,7 @@ class _Figures:
 
 def _validate(run: Run) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
-    predictions = run.learner.predict("val", run.hooks.check)
+    predictions = run.learner.predict("val", run.progress)
     logits = torch.from_numpy(predictions.logits)
     loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
     return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
@@ -177,7 +176,7 @@ def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> Non
     if math.isfinite(loss):
         return
     raise TrainingDivergedError(
-        f"train_resnet: the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
+        f"the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
         f"expected a finite number. Try learning_rate={run.parameters.learning_rate / 10:g}"
         f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}"
     )
@@ -190,8 +189,7 @@ def _explain_failures(run: Run) -> Iterator[None]:
         yield
     except TrainingStopped as error:
         raise TrainingStopped(
-            f"train_resnet: stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; "
-            f"{run.describe_kept()}",
+            f"stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,
         ) from error
     except TrainingDivergedError as error:
@@ -210,8 +208,7 @@ def _explain_memory(error: Exception, run: Run) -> MemoryError | None:
     size, batch_size = run.parameters.input_size, run.parameters.batch_size
     advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
     return MemoryError(
-        f"train_resnet: not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; "
-        f"{run.describe_kept()}"
+        f"not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; {run.describe_kept()}"
     )
 
 
@@ -224,6 +221,5 @@ def _explain_disk(error: Exception, run: Run) -> OSError | None:
         return None
     return OSError(
         number,
-        f"train_resnet: no space left to write into '{run.folder}' ({os.strerror(number)}); free some; "
-        f"{run.describe_kept()}",
+        f"no space left to write into '{run.folder}' ({os.strerror(number)}); free some; {run.describe_kept()}",
     )

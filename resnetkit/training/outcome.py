@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from resnetkit.answers.model import Model
+from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import Sample
 from resnetkit.exports.export import ExportedFile, ExportError
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.machine.speaking import get_logger
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.pictures import Mistake, collect_mistakes, collect_samples
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from resnetkit.runtimes.choice import open_runtime
+from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.training.exports import export_model
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
@@ -28,7 +31,7 @@ from resnetkit.training.state import Row
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
 from resnetkit.weights.models import load_model
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.npz"
@@ -94,7 +97,8 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     """
     weights = open_weights(run.folder / BEST_CHECKPOINT)
     assert weights.metadata is not None
-    model = load_model(weights.metadata.model_name, weights.read_state_dict(), weights.metadata.small_input_stem)
+    state_dict = weights.read_state_dict()
+    model = load_model(weights.metadata.model_name, state_dict, weights.metadata.small_input_stem)
     run.learner.load(model)
     started = time.monotonic()
     evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
@@ -121,7 +125,10 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
     _write_metrics(run, result, exports)
-    _write_report(run, result, exports, collect_mistakes(model, weights.metadata, val.samples, val.probabilities))
+    source = NetworkSource.from_metadata(weights.metadata, lambda: state_dict)
+    runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
+    answering = Model(runtime, weights.metadata.preprocessing, weights.metadata.classes)
+    _write_report(run, result, exports, collect_mistakes(answering, val.samples, val.probabilities))
     refresh_latest(run.folder)
     if failure is not None:
         raise failure
@@ -129,8 +136,8 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
 
 
 def _evaluate(run: Run, split: str) -> _Evaluation:
-    predictions = run.learner.predict(split, run.hooks.check)
-    probabilities = torch.softmax(torch.from_numpy(predictions.logits).double(), dim=1).numpy()
+    predictions = run.learner.predict(split, run.progress)
+    probabilities = softmax(predictions.logits)
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
     metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
     return _Evaluation(samples, predictions, probabilities, metrics)

@@ -10,7 +10,6 @@ import math
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +32,7 @@ from resnetkit.learners.optimization import (
     load_optimizer,
 )
 from resnetkit.machine.files import resolve_path, write_text
-from resnetkit.machine.progress import CountingBar, Hooks
+from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.run_folder import (
     create_run_folder,
@@ -53,7 +52,8 @@ from resnetkit.training.state import (
     read_state,
     write_state,
 )
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
+from resnetkit.weights.metadata import ModelMetadata
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
@@ -77,7 +77,7 @@ class Run:
     """
 
     parameters: TrainParameters
-    hooks: Hooks
+    progress: Progress
     folder: Path
     splits: ImageSplits
     data_report: DataReport
@@ -181,7 +181,7 @@ class Run:
         return kept
 
 
-def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
+def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
     """Check everything that can be wrong, then make the run folder, or take up the one to resume.
 
     Raises:
@@ -196,12 +196,11 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         earlier = read_state(earlier_folder)
         check_resumable(earlier, parameters)
     dataset = read_dataset(source, parameters.val_split, parameters.seed)
-    hooks.check()  # before weights are downloaded
+    progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     splits = ImageSplits(dataset, start.preprocessing, parameters)
     began = time.monotonic()
-    with closing(CountingBar("checking images", hooks)) as progress:
-        dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
+    dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
     timings = {"checking": time.monotonic() - began}
     splits.dataset = dataset
     learner = _open_learner(parameters, start, splits)
@@ -220,7 +219,7 @@ def open_run(parameters: TrainParameters, source: Path, hooks: Hooks) -> Run:
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
-    return Run(parameters, hooks, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+    return Run(parameters, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
 
 def get_versions() -> dict[str, str]:

@@ -39,7 +39,7 @@ def prepare_output_folder(text: str) -> Path:
     except OSError as error:
         raise OutputError(
             error.errno or errno.EIO,
-            f"train_resnet: output folder '{folder}' cannot be written to ({error.strerror}); "
+            f"output folder '{folder}' cannot be written to ({error.strerror}); "
             "free it, or give another 'output_folder'",
         ) from error
     _check_latest(folder / LATEST)
@@ -68,7 +68,7 @@ def create_run_folder(output_folder: Path, model_name: str, fill: Callable[[Path
             with contextlib.suppress(OSError):
                 hidden.rename(folder)
                 return folder
-        raise OutputError(errno.EEXIST, f"train_resnet: no free name for a run folder in '{output_folder}'")
+        raise OutputError(errno.EEXIST, f"no free name for a run folder in '{output_folder}'")
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
@@ -122,6 +122,4 @@ def _check_latest(latest: Path) -> bool:
         return False
     if (latest / BEST_CHECKPOINT).is_file():
         return True
-    raise OutputError(
-        errno.EEXIST, f"train_resnet: '{latest}' is no run folder, but has the name that the last run gets; rename it"
-    )
+    raise OutputError(errno.EEXIST, f"'{latest}' is no run folder, but has the name that the last run gets; rename it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 
 from resnetkit.machine.files import atomic_path
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 STATE_FILE = "state.pt"
 
@@ -116,14 +116,14 @@ def read_state(folder: Path) -> TrainingState:
     """
     path = folder / STATE_FILE
     if not path.is_file():
-        raise ParameterError(f"train_resnet: 'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
+        raise ParameterError(f"'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         circumstances = Circumstances(**content.pop("circumstances"))
         return TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
         raise ParameterError(
-            f"train_resnet: 'resume_from': '{path}' is damaged or was not written by train_resnet ({error})"
+            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({error})"
         ) from error
 
 
@@ -144,9 +144,7 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
             if parameters.scheduler == "constant" and value > before:
                 continue
             hint += "; only more epochs under scheduler=constant leave the earlier ones as they were"
-        raise ParameterError(
-            f"train_resnet: 'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}"
-        )
+        raise ParameterError(f"'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}")
 
 
 def check_circumstances(state: TrainingState, now: Circumstances) -> None:
@@ -157,17 +155,17 @@ def check_circumstances(state: TrainingState, now: Circumstances) -> None:
     """
     before = state.circumstances
     if now.data != before.data:
-        raise ParameterError("train_resnet: 'resume_from': the data set is not the one that the run began with")
+        raise ParameterError("'resume_from': the data set is not the one that the run began with")
     if now.first_weights != before.first_weights:
-        raise ParameterError("train_resnet: 'resume_from': the first weights are not those that the run began with")
+        raise ParameterError("'resume_from': the first weights are not those that the run began with")
     if now.numerics != before.numerics:
         raise ParameterError(
-            f"train_resnet: 'resume_from': the run began on {before.numerics}, this would be {now.numerics}; "
+            f"'resume_from': the run began on {before.numerics}, this would be {now.numerics}; "
             "set 'device' and 'precision' accordingly"
         )
     if now.threads != before.threads:
         logger.warning(
-            "train_resnet: the run began with %d CPU threads and goes on with %d; the last bits may differ",
+            "the run began with %d CPU threads and goes on with %d; the last bits may differ",
             before.threads,
             now.threads,
         )

@@ -5,7 +5,6 @@ Nothing is started and no port is opened. Tracking that fails costs a warning, n
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -17,13 +16,14 @@ from urllib.parse import urlsplit
 
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.progress import TrainingStopped
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     from resnetkit.training.outcome import TrainingResult
 
-logger = logging.getLogger(__name__)
+logger = get_logger()
 
 EXPERIMENT = "train_resnet"
 
@@ -90,7 +90,7 @@ class Tracker:
         except Exception as error:  # whatever a server or a library may come up with
             self._backend = None
             logger.warning(
-                "train_resnet: tracking=%s failed, training goes on without it (%s: %s)",
+                "tracking=%s failed, training goes on without it (%s: %s)",
                 self._name,
                 type(error).__name__,
                 " ".join(str(error).split())[:300],

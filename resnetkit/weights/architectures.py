@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.weights.errors import WeightsError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -33,6 +36,11 @@ class PublishedWeights:
     file_name: str
     resize_size: int
     crop_size: int = _CROP_SIZE
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the input that they were trained on."""
+        return Preprocessing(self.crop_size, self.resize_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Architecture:
         """Return the published weights of that name; DEFAULT is the newest.
 
         Raises:
-            ValueError: There are none of that name for this architecture.
+            WeightsError: There are none of that name for this architecture.
         """
         if name == "DEFAULT":
             return self.weights[-1]
@@ -96,7 +104,7 @@ class Architecture:
             if weights.name == name:
                 return weights
         names = ", ".join(weights.name for weights in self.weights)
-        raise ValueError(f"'pretrained_weights' {name} do not exist for {self.name}; it has {names}")
+        raise WeightsError(f"'pretrained_weights' {name} do not exist for {self.name}; it has {names}")
 
 
 def _list_conv(conv: str, norm: str, channels: tuple[int, int], size: int) -> Iterator[tuple[str, tuple[int, ...]]]:

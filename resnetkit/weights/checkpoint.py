@@ -16,23 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from resnetkit.machine.files import atomic_path
-from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata, WeightsError
-from resnetkit.weights.state_dict import check_state_dict, identify_architecture, read_tensors, to_float32
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
+from resnetkit.weights.state_dict import Identity, check_state_dict, identify_architecture, read_tensors, to_float32
 
 if TYPE_CHECKING:
     import torch
-
-#: Everything about weights files that other modules need.
-__all__ = [
-    "BEST_CHECKPOINT",
-    "METADATA_KEY",
-    "ModelMetadata",
-    "WeightsError",
-    "WeightsFile",
-    "open_weights",
-    "read_metadata",
-    "write_checkpoint",
-]
 
 Result = TypeVar("Result")
 
@@ -79,7 +68,7 @@ class WeightsFile:
                     digest.update(chunk)
         return digest.hexdigest()
 
-    def identify(self) -> tuple[str, int, bool]:
+    def identify(self) -> Identity:
         """Return architecture, number of outputs and kind of stem of a state dict, from names and shapes alone.
 
         Raises:
@@ -207,11 +196,10 @@ def _read_graph_header(path: Path) -> dict[str, str]:
     return {}
 
 
-def _check_against_metadata(identity: tuple[str, int, bool], metadata: ModelMetadata) -> None:
-    model_name, num_classes, small_input_stem = identity
-    if metadata.model_name != model_name:
-        raise WeightsError(f"says that it holds a {metadata.model_name}, but holds a {model_name}")
-    if len(metadata.classes) != num_classes:
-        raise WeightsError(f"names {len(metadata.classes)} classes, but has {num_classes} outputs")
-    if metadata.small_input_stem != small_input_stem:
+def _check_against_metadata(identity: Identity, metadata: ModelMetadata) -> None:
+    if metadata.model_name != identity.model_name:
+        raise WeightsError(f"says that it holds a {metadata.model_name}, but holds a {identity.model_name}")
+    if len(metadata.classes) != identity.num_classes:
+        raise WeightsError(f"names {len(metadata.classes)} classes, but has {identity.num_classes} outputs")
+    if metadata.small_input_stem != identity.small_input_stem:
         raise WeightsError("says another kind of first convolution than it holds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from resnetkit.weights.architectures import get_imagenet_classes
-from resnetkit.weights.metadata import WeightsError
+from resnetkit.weights.errors import WeightsError
 
 #: The file beside weights without names that is read where no class file is set.
 CLASSES_NAME = "classes.txt"

@@ -9,15 +9,12 @@ from typing import Any
 
 from resnetkit.images.preprocessing import RESIZE_MODES, Preprocessing
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
+from resnetkit.weights.errors import WeightsError
 
 #: The key of our JSON in the metadata of safetensors, ONNX and OpenVINO files.
 METADATA_KEY = "resnet_for_ikomia"
 
 _MAX_SIZE = 8192
-
-
-class WeightsError(ValueError):
-    """A weights file is missing, damaged, foreign, or does not fit."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from resnetkit.weights.architectures import ARCHITECTURES
-from resnetkit.weights.metadata import WeightsError
+from resnetkit.weights.errors import WeightsError
 
 
 def build_model(model_name: str, num_classes: int, small_input_stem: bool = False) -> nn.Module:
@@ -68,14 +68,6 @@ def initialize_head(feature_size: int, num_classes: int, seed: int) -> dict[str,
     return {f"fc.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
-def freeze_backbone(model: nn.Module) -> None:
-    """Exclude all but the last layer from training, batch-norm statistics included."""
-    for name, child in model.named_children():
-        if name != "fc":
-            child.requires_grad_(False)
-            child.eval()
-
-
 def fetch_imagenet_weights(model_name: str, weights_name: str = "DEFAULT") -> Path:
     """Return the file of torchvision's ImageNet weights, downloaded first where it is not in torch's cache folder.
 
@@ -86,10 +78,7 @@ def fetch_imagenet_weights(model_name: str, weights_name: str = "DEFAULT") -> Pa
     Raises:
         WeightsError: There are no such weights, or the download failed or has the wrong hash.
     """
-    try:
-        weights = ARCHITECTURES[model_name].get_weights(weights_name)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    weights = ARCHITECTURES[model_name].get_weights(weights_name)
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.file_name
     if not path.is_file():
         _download(_find_url(model_name, weights.name), path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resnetkit.weights.architectures import ARCHITECTURES
-from resnetkit.weights.metadata import WeightsError
+from resnetkit.weights.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,20 @@ _PREFIXES = ("module.", "_orig_mod.")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
+class Identity(NamedTuple):
+    """Which ResNet a state dict is of.
+
+    Attributes:
+        model_name: Architecture.
+        num_classes: Number of outputs.
+        small_input_stem: Whether the first convolution is 3x3 and there is no max pooling.
+    """
+
+    model_name: str
+    num_classes: int
+    small_input_stem: bool
+
+
 def read_tensors(path: Path, is_safetensors: bool) -> dict[str, torch.Tensor]:
     """Read a file's tensors as they are stored, by their names in torchvision's network.
 
@@ -28,11 +42,8 @@ def read_tensors(path: Path, is_safetensors: bool) -> dict[str, torch.Tensor]:
     return _clean_names(_read_safetensors(path) if is_safetensors else _read_torch(path))
 
 
-def identify_architecture(state_dict: Mapping[str, torch.Tensor]) -> tuple[str, int, bool]:
+def identify_architecture(state_dict: Mapping[str, torch.Tensor]) -> Identity:
     """Tell from names and shapes which ResNet a state dict is of.
-
-    Returns:
-        The architecture's name, its number of outputs, and whether it has the small-image stem.
 
     Raises:
         WeightsError: It is none of the five.
@@ -42,7 +53,8 @@ def identify_architecture(state_dict: Mapping[str, torch.Tensor]) -> tuple[str, 
     has_ends = all(_has_shape(state_dict, name, rank) for name, rank in (("conv1.weight", 4), ("fc.weight", 2)))
     for architecture in ARCHITECTURES.values():
         if has_ends and (architecture.block, architecture.depths) == (block, depths):
-            return architecture.name, state_dict["fc.weight"].shape[0], state_dict["conv1.weight"].shape[-1] == 3
+            has_small_stem = state_dict["conv1.weight"].shape[-1] == 3
+            return Identity(architecture.name, state_dict["fc.weight"].shape[0], has_small_stem)
     found = ", ".join(list(state_dict)[:3]) or "nothing"
     raise WeightsError(
         f"holds no ResNet of torchvision ({', '.join(ARCHITECTURES)}); expected names such as conv1.weight, "

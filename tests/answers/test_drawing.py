@@ -15,7 +15,7 @@ from resnetkit.answers.drawing import (
     lay_out_top_k,
     make_colors,
 )
-from resnetkit.answers.predictor import ClassScore, Prediction
+from resnetkit.answers.model import ClassScore, Prediction
 from resnetkit.weights.architectures import get_imagenet_classes
 
 LONG = max(get_imagenet_classes(), key=len)

@@ -1,4 +1,4 @@
-"""From parameters to a predictor: what is found where, what contradicts what, and what is loaded again."""
+"""From parameters to a model: what is found where, what contradicts what, and what is loaded again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import RuntimeOptionError
 from resnetkit.runtimes.openvino_graph import build_graph, save_graph
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, WeightsError, write_checkpoint
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 
@@ -62,7 +64,7 @@ def make_values(**changes) -> InferParameters:
 
 
 def predict(loader, values, photographs):
-    return loader.load(values)[1].predict([photographs["china"]])[0].probabilities
+    return loader.load(values).predict([photographs["china"]])[0].probabilities
 
 
 @pytest.mark.parametrize(
@@ -89,12 +91,12 @@ def test_only_what_changed_is_loaded_again(weights_folder, tmp_path, counts, cha
         shutil.copy(weights_folder / name, tmp_path)
     shutil.copy(tmp_path / "model.pth", tmp_path / "twin.pth")
     loader, values = Loader(), make_values(model_weight_file=tmp_path / "model.pth")
-    _, before = loader.load(values)
-    assert loader.load(values)[1] is before
+    before = loader.load(values)
+    assert loader.load(values) is before
     counts.clear()
     paths = ("class_file", "model_weight_file")
     changed = values.updated({name: tmp_path / value if name in paths else value for name, value in change.items()})
-    _, after = loader.load(changed)
+    after = loader.load(changed)
     assert counts == reloaded
     assert (after.runtime is before.runtime) == ("open_runtime" not in reloaded)
     loader.load(changed)
@@ -137,8 +139,8 @@ def test_naming_the_architecture_that_a_file_has_loads_no_network(tmp_path, coun
     weights = initialize_model("resnet34", 2, seed=0).state_dict()
     write_checkpoint(path, weights, ModelMetadata("resnet34", ("cat", "dog"), preprocessing))
     loader = Loader()
-    _, before = loader.load(make_values(model_weight_file=path))
-    _, after = loader.load(make_values(model_weight_file=path, model_name="resnet34"))
+    before = loader.load(make_values(model_weight_file=path))
+    after = loader.load(make_values(model_weight_file=path, model_name="resnet34"))
     assert after.runtime is before.runtime
     assert counts["open_runtime"] == 1
 
@@ -154,9 +156,9 @@ def test_a_file_that_was_replaced_is_seen(weights_folder, tmp_path, photographs,
     after = predict(loader, values, photographs)
     assert not np.allclose(before, after)
     (tmp_path / "classes.txt").write_text("one\ntwo\nthree\n")
-    assert loader.load(values)[1].classes == ("one", "two", "three")
+    assert loader.load(values).classes == ("one", "two", "three")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match=r"^infer_resnet: weights file .* is no complete PyTorch file"):
+    with pytest.raises(WeightsError, match=r"^weights file .* is no complete PyTorch file"):
         loader.load(values)
     path.unlink()
     with pytest.raises(WeightsError, match="does not exist"):
@@ -196,23 +198,25 @@ def test_two_loaders_share_nothing(weights_folder, photographs):
     values = make_values(model_weight_file=weights_folder / "model.pth")
     before = predict(first, values, photographs)
     predict(second, values.updated({"input_size": 32, "threads": 1}), photographs)
-    assert first.load(values)[1].runtime is not second.load(values)[1].runtime
+    assert first.load(values).runtime is not second.load(values).runtime
     np.testing.assert_array_equal(predict(first, values, photographs), before)
 
 
 def test_a_bare_state_dict_takes_imagenets_preprocessing(weights_folder):
-    model, predictor = Loader().load(InferParameters().updated({"model_weight_file": weights_folder / "model.pth"}))
-    preprocessing = predictor.preprocessing
+    loader = Loader()
+    model = loader.load(InferParameters().updated({"model_weight_file": weights_folder / "model.pth"}))
+    preprocessing = model.preprocessing
     assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (224, 256, "crop")
-    assert (model.num_classes, model.is_self_describing) == (3, False)
+    assert (loader.weights.num_classes, loader.weights.is_self_describing) == (3, False)
 
 
 def test_a_self_describing_file_decides(checkpoint_path):
-    model, predictor = Loader().load(InferParameters().updated({"model_weight_file": checkpoint_path.parent}))
-    assert model.is_self_describing
-    assert predictor.classes == ("cat", "dog", "fish")
-    assert (predictor.preprocessing.input_size, predictor.preprocessing.resize_size) == (64, 73)
-    content = json.loads(json.dumps(describe(model, predictor)))
+    loader = Loader()
+    model = loader.load(InferParameters().updated({"model_weight_file": checkpoint_path.parent}))
+    assert loader.weights.is_self_describing
+    assert model.classes == ("cat", "dog", "fish")
+    assert (model.preprocessing.input_size, model.preprocessing.resize_size) == (64, 73)
+    content = json.loads(json.dumps(describe(loader.weights, model)))
     assert content["model_name"] == "resnet18"
     assert content["weights"] == str(checkpoint_path)
     assert content["input_size"] == 64
@@ -222,7 +226,7 @@ def test_another_size_and_mode_are_used_as_given(checkpoint_path):
     values = InferParameters().updated(
         {"model_weight_file": checkpoint_path, "input_size": 96, "resize_mode": "squash"}
     )
-    preprocessing = Loader().load(values)[1].preprocessing
+    preprocessing = Loader().load(values).preprocessing
     assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (96, 110, "squash")
 
 
@@ -234,13 +238,14 @@ def test_addresses_and_the_home_folder_are_understood(checkpoint_path, tmp_path,
         f"file://{tmp_path}/my%20model.safetensors",
         f"file://{tmp_path}/my model.safetensors",
     ):
-        model, _ = Loader().load(InferParameters().updated({"model_weight_file": text}))
-        assert model.file.path == tmp_path / "my model.safetensors"
+        loader = Loader()
+        loader.load(InferParameters().updated({"model_weight_file": text}))
+        assert loader.weights.file.path == tmp_path / "my model.safetensors"
 
 
 def test_names_come_from_the_class_file_then_from_beside_then_from_imagenet(weights_folder, tmp_path):
     def read_names(**changes):
-        return Loader().load(make_values(**changes))[1].classes
+        return Loader().load(make_values(**changes)).classes
 
     path = weights_folder / "model.pth"
     assert read_names(model_weight_file=path, class_file=weights_folder / "names.txt") == ("a", "b", "c")
@@ -252,10 +257,10 @@ def test_names_come_from_the_class_file_then_from_beside_then_from_imagenet(weig
 def test_a_class_file_that_is_not_needed_is_reported_once(checkpoint_path, weights_folder, caplog):
     loader = Loader()
     values = make_values(model_weight_file=checkpoint_path, class_file=weights_folder / "names.txt")
-    assert loader.load(values)[1].classes == ("cat", "dog", "fish")
+    assert loader.load(values).classes == ("cat", "dog", "fish")
     loader.load(values)
     assert [record.getMessage() for record in caplog.records] == [
-        f"infer_resnet: 'class_file' is not used: '{checkpoint_path}' names its classes"
+        f"'class_file' is not used: '{checkpoint_path}' names its classes"
     ]
 
 
@@ -279,7 +284,7 @@ def test_what_does_not_fit_is_an_error_of_the_plugin(weights_folder, changes, er
     paths = ("class_file", "model_weight_file")
     changes = {name: weights_folder / value if name in paths else value for name, value in changes.items()}
     values = make_values(**{"model_weight_file": weights_folder / "model.pth", **changes})
-    with pytest.raises(error, match=rf"^infer_resnet: .*{message}") as caught:
+    with pytest.raises(error, match=rf"^.*{message}") as caught:
         Loader().load(values)
     assert "\n" not in str(caught.value)
 
@@ -318,21 +323,19 @@ def imagenet_cache(monkeypatch, tmp_path, weights_folder):
 
 def test_no_weights_file_means_imagenet_and_no_class_file_is_read(imagenet_cache, counts, caplog):
     loader = Loader()
-    model, predictor = loader.load(make_values(class_file="/nowhere/names.txt"))
-    assert predictor.classes == get_imagenet_classes()
+    model = loader.load(make_values(class_file="/nowhere/names.txt"))
+    assert model.classes == get_imagenet_classes()
     assert model.file.path.parent == imagenet_cache
-    assert predictor.preprocessing.resize_size == 73  # 64 x 256 / 224
+    assert model.preprocessing.resize_size == 73  # 64 x 256 / 224
     assert counts["find_class_names"] == 0
     assert not caplog.records
     # DEFAULT and IMAGENET1K_V1 are the same for resnet18.
-    _, same = loader.load(make_values(pretrained_weights="IMAGENET1K_V1"))
-    assert same.runtime is predictor.runtime
+    same = loader.load(make_values(pretrained_weights="IMAGENET1K_V1"))
+    assert same.runtime is model.runtime
 
 
 def test_published_weights_that_do_not_exist(imagenet_cache):
-    with pytest.raises(
-        WeightsError, match=r"^infer_resnet: 'pretrained_weights' IMAGENET1K_V2 do not exist for resnet18"
-    ):
+    with pytest.raises(WeightsError, match=r"^'pretrained_weights' IMAGENET1K_V2 do not exist for resnet18"):
         Loader().load(make_values(pretrained_weights="IMAGENET1K_V2"))
 
 
@@ -341,4 +344,4 @@ def test_a_folder_that_gets_its_checkpoint_later(tmp_path, checkpoint_path):
     with pytest.raises(WeightsError, match=r"folder without best\.safetensors"):
         loader.load(values)
     os.link(checkpoint_path, tmp_path / "best.safetensors")
-    assert loader.load(values)[1].classes == ("cat", "dog", "fish")
+    assert loader.load(values).classes == ("cat", "dog", "fish")

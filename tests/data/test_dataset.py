@@ -296,7 +296,7 @@ def test_empty_folder_is_told_what_is_expected(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DatasetError) as caught:
         read(Path("fruit"))
     assert str(caught.value) == (
-        "train_resnet: 'fruit/' has no class folders; expected fruit/train/<class>/*.jpg or fruit/<class>/*.jpg."
+        "'fruit/' has no class folders; expected fruit/train/<class>/*.jpg or fruit/<class>/*.jpg."
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
+from resnetkit.machine.progress import Progress, TrainingStopped
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def folder(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> Path:
 
 
 def check(folder: Path, max_megapixels: float = 500) -> tuple[Dataset, DataReport]:
-    return check_images(read_dataset(folder, 0.2, 0), max_megapixels, lambda *_: None)
+    return check_images(read_dataset(folder, 0.2, 0), max_megapixels, Progress())
 
 
 def test_clean_data_set_stays_as_it_is(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,15 +156,12 @@ def test_nothing_readable_for_validation_is_an_error(folder: Path) -> None:
 
 def test_progress_counts_every_image_and_may_stop(folder: Path) -> None:
     seen = []
-    check_images(read_dataset(folder, 0.2, 0), 500, lambda done, total: seen.append((done, total)))
-    assert seen == [(number, 14) for number in range(1, 15)]
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+    check_images(read_dataset(folder, 0.2, 0), 500, Progress(is_stop_requested=lambda: bool(seen.append(1))))
+    assert len(seen) == 14
 
     threads = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
-        check_images(read_dataset(folder, 0.2, 0), 500, stop)
+    with pytest.raises(TrainingStopped):
+        check_images(read_dataset(folder, 0.2, 0), 500, Progress(is_stop_requested=lambda: True))
     assert threading.active_count() == threads
 
 
@@ -171,7 +169,7 @@ def test_each_image_that_can_be_read_is_handed_over_once(folder: Path) -> None:
     (folder / "val" / "china" / "0.png").write_bytes(b"broken")
     handed_over = []
     dataset, _ = check_images(
-        read_dataset(folder, 0.2, 0), 500, lambda *_: None, lambda *arguments: handed_over.append(arguments)
+        read_dataset(folder, 0.2, 0), 500, Progress(), lambda *arguments: handed_over.append(arguments)
     )
     expected = {(split, sample.path) for split in ("train", "val", "test") for sample in getattr(dataset, split)}
     assert len(handed_over) == len(expected) == 13

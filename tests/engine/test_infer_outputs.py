@@ -184,10 +184,10 @@ def test_hundreds_of_boxes_are_each_classified_as_alone(workflow, add_classifier
     workflow.run_on(array=photographs["china"])
     predictions = task.get_predictions()
     assert len(predictions) == 200
-    predictor = task._load(task.get_param_object().values)
+    model = task._session.load(task.get_param_object().values)
     for index in (0, 57, 199):
         left, top, width, height = boxes[index]
-        (alone,) = predictor.predict([photographs["china"][top : top + height, left : left + width]])
+        (alone,) = model.predict([photographs["china"][top : top + height, left : left + width]])
         np.testing.assert_allclose(predictions[index].probabilities, alone.probabilities, atol=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_a_margin_widens_the_crop_and_not_the_box(workflow, add_classifier, phot
     workflow.run_on(array=photographs["china"])
     (prediction,) = task.get_predictions()
     assert prediction.box == (100, 100, 80, 40)
-    (wide,) = task._load(task.get_param_object().values).predict([photographs["china"][80:160, 60:220]])
+    (wide,) = task._session.load(task.get_param_object().values).predict([photographs["china"][80:160, 60:220]])
     np.testing.assert_allclose(prediction.probabilities, wide.probabilities, atol=1e-5)
 
 

@@ -55,7 +55,7 @@ def test_every_thread_has_the_setting_of_its_own() -> None:
 
     import torch  # noqa: F401 (loads OpenMP)
 
-    from resnetkit.machine.openmp import fix_thread_count
+    from resnetkit.machine.threads import fix_thread_count
 
     library = ctypes.CDLL("libgomp.so.1")
 
@@ -74,7 +74,7 @@ def test_a_thread_that_computes_alone_leaves_the_others_their_threads() -> None:
 
     import torch
 
-    from resnetkit.machine.openmp import compute_alone
+    from resnetkit.machine.threads import compute_alone
 
     library = ctypes.CDLL("libgomp.so.1")
     before = torch.get_num_threads(), library.omp_get_max_threads()

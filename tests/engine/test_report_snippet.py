@@ -11,7 +11,8 @@ from PIL import Image
 
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.results.report import write_snippet
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, ModelMetadata, write_checkpoint
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 

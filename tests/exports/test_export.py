@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torchvision import models
 
-from resnetkit.weights import checkpoint
 from resnetkit.data.loading import Batch
+from resnetkit.exports import export as export_module
 from resnetkit.exports.export import ExportedFile, ExportError, export_int8, export_onnx, export_openvino, export_pth
 from resnetkit.images.preprocessing import Preprocessing, normalize
-from resnetkit.weights.checkpoint import METADATA_KEY, ModelMetadata, open_weights
+from resnetkit.weights import checkpoint
+from resnetkit.weights.checkpoint import open_weights
+from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
 from resnetkit.weights.models import initialize_model
-from resnetkit.exports import export as export_module
 
 Export = Callable[[Path, nn.Module, ModelMetadata, torch.Tensor], ExportedFile]
 
@@ -170,7 +171,7 @@ def test_failing_check_leaves_no_file_not_even_an_older_one(
     # A reference with other weights stands for a conversion that went wrong.
     other = export_module.wrap_model(initialize_model("resnet18", 3, seed=1).eval(), METADATA.preprocessing)
     monkeypatch.setattr(export_module, "_load_reference", lambda *_: other)
-    message = r"^train_resnet: export of 'resnet18\.\w+' failed, no file was written: it differs from PyTorch"
+    message = r"^export of 'resnet18\.\w+' failed, no file was written: it differs from PyTorch"
     with pytest.raises(ExportError, match=message):
         export(tmp_path, model, METADATA, images)
     own = {"export_pth": {".pth"}, "export_onnx": {".onnx"}, "export_openvino": {".xml", ".bin"}}[export.__name__]

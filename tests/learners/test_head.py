@@ -17,11 +17,10 @@ from sklearn.datasets import load_digits
 from resnetkit.data.dataset import read_dataset
 from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.learners.features import FeatureStore
-from resnetkit.learners.head import HeadLearner
+from resnetkit.learners.head import _NEEDED_LATER, HeadLearner
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
-from resnetkit.machine.progress import Hooks
-from resnetkit.training.preloading import MODULES
+from resnetkit.machine.progress import Progress
 from resnetkit.training.loop import train
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights
@@ -42,7 +41,7 @@ def make_head(three_digits, make_parameters, backbone, tmp_path):
         start = initialize(parameters, dataset.classes)
         learner = HeadLearner(start, ImageSplits(dataset, start.preprocessing, parameters), parameters)
         learners.append(learner)
-        learner.prepare(tmp_path, Hooks())
+        learner.prepare(tmp_path, Progress())
         return learner, start
 
     yield make
@@ -139,7 +138,7 @@ def test_threads_in_place_of_reading_processes_keep_images_too(three_digits, mak
         assert torch.cat([batch.images for batch in splits.open("train").plain(8)]).equal(first)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", _NEEDED_LATER)
 def test_what_is_preloaded_exists(name):
     assert importlib.import_module(name)
 

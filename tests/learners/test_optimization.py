@@ -17,8 +17,8 @@ from resnetkit.learners.optimization import (
     compute_learning_rate,
     load_optimizer,
 )
-from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.runtimes.network import RuntimeOptionError
 
 
 def make(**values):
@@ -98,5 +98,7 @@ def test_an_optimizer_goes_on_whatever_the_layout_in_which_it_was_saved(name):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ParameterError, match=r"'device' must be one of auto, .*cpu.* got 'cuda:99'"):
+    with pytest.raises(
+        RuntimeOptionError, match=r"'device' cuda:99 does not exist .*cpu; set 'device' to one of them, or to auto"
+    ):
         choose_numerics("cuda:99", "auto")

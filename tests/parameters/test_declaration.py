@@ -184,7 +184,7 @@ def test_a_retired_parameter_warns_once_and_has_no_effect(caplog):
         values = InferParameters().updated({"dataset": "Custom", "top_k": 2})
     assert values == InferParameters().updated({"top_k": 2})
     assert [record.getMessage() for record in caplog.records] == [
-        "infer_resnet: parameter 'dataset' is no longer used and has no effect"
+        "parameter 'dataset' is no longer used and has no effect"
     ]
 
 

@@ -177,5 +177,5 @@ def test_worst_mistakes_are_the_surest_wrong_answers() -> None:
     ],
 )
 def test_wrong_arrays_are_refused(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"^train_resnet: metrics need labels \(N,\)"):
+    with pytest.raises(ValueError, match=r"^metrics need labels \(N,\)"):
         compute_metrics(labels, probabilities, ["a", "b"])

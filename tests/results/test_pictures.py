@@ -7,18 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from resnetkit.answers.model import Model
 from resnetkit.data.dataset import Sample
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.results.pictures import PICTURE_SIZE, collect_mistakes, collect_samples
-from resnetkit.weights.checkpoint import ModelMetadata
+from resnetkit.runtimes.choice import open_runtime
+from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 METADATA = ModelMetadata(
     "resnet18", ("landscape", "portrait"), Preprocessing(64, 73, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 )
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A seeded network of two classes, in PyTorch."""
+    state_dict = initialize_model("resnet18", 2, seed=0).state_dict()
+    source = NetworkSource.from_metadata(METADATA, lambda: state_dict)
+    return Model(open_runtime(source, RuntimeOptions("torch"), None), METADATA.preprocessing, METADATA.classes)
 
 
 @pytest.fixture
@@ -60,13 +70,9 @@ def test_unreadable_image_is_left_out(samples: list[Sample], caplog: pytest.LogC
     assert str(samples[0].path) in caplog.text
 
 
-def test_mistakes_are_sorted_and_explained(samples: list[Sample]) -> None:
-    model = initialize_model("resnet18", 2, seed=0).train()
-    model.get_submodule("layer1").eval()
-    modes = [module.training for module in model.modules()]
-    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+def test_mistakes_are_sorted_and_explained(model: Model, samples: list[Sample]) -> None:
     second = np.array([0.1, 0.9, 0.6, 0.2, 0.7, 0.3, 0.9, 0.8])
-    mistakes = collect_mistakes(model, METADATA, samples, np.stack([1 - second, second], axis=1))
+    mistakes = collect_mistakes(model, samples, np.stack([1 - second, second], axis=1))
 
     assert [mistake.file_name for mistake in mistakes] == ["photo 1.png", "photo 5.png", "photo 2.png"]
     first = mistakes[0]
@@ -76,18 +82,15 @@ def test_mistakes_are_sorted_and_explained(samples: list[Sample]) -> None:
         assert mistake.heatmap is not None
         assert mistake.heatmap.shape == mistake.image.shape
         assert (mistake.heatmap != mistake.image).any()
-    assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
 
 
 def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
-    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    model: Model, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = initialize_model("resnet18", 2, seed=0)
     wrong = np.eye(2)[[1 - sample.label for sample in samples]]
-    together = collect_mistakes(model, METADATA, samples, wrong)
+    together = collect_mistakes(model, samples, wrong)
     monkeypatch.setattr("resnetkit.results.pictures._MAX_BATCH_PIXELS", 1)
-    alone = collect_mistakes(model, METADATA, samples, wrong)
+    alone = collect_mistakes(model, samples, wrong)
     assert len(together) == len(alone) == len(samples)
     for first, second in zip(together, alone, strict=True):
         assert first.file_name == second.file_name
@@ -96,6 +99,6 @@ def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
         assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 2
 
 
-def test_no_mistakes_no_pictures(samples: list[Sample]) -> None:
+def test_no_mistakes_no_pictures(model: Model, samples: list[Sample]) -> None:
     probabilities = np.eye(2)[[sample.label for sample in samples]]
-    assert collect_mistakes(initialize_model("resnet18", 2, seed=0), METADATA, samples, probabilities) == []
+    assert collect_mistakes(model, samples, probabilities) == []

@@ -13,7 +13,9 @@ from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.runtimes.choice import RuntimeOptions, open_runtime
 from resnetkit.runtimes.openvino_graph import OUTPUT_NAMES, build_graph, is_quantized, save_graph
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
-from resnetkit.weights.checkpoint import ModelMetadata, WeightsError, read_metadata
+from resnetkit.weights.checkpoint import read_metadata
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import ModelMetadata
 
 METADATA = ModelMetadata(
     "resnet18",

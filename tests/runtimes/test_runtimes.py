@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from resnetkit.machine import threads as threads_module
 from resnetkit.runtimes import choice as runtimes
+from resnetkit.runtimes import devices as devices_module
 from resnetkit.runtimes import openvino_runtime, torch_runtime
 from resnetkit.runtimes.choice import RuntimeOptionError, RuntimeOptions, open_runtime
 
@@ -87,7 +89,7 @@ def test_openvino_runs_batches_in_as_many_streams_as_it_wants(make_network):
     options = RuntimeOptions("openvino", threads=2, is_for_batches=True)
     runtime = open_runtime(make_network().source, options, None)
     num_streams = runtime._compiled.get_property("NUM_STREAMS")
-    assert len(runtime._requests) == num_streams == min(2, torch_runtime.count_cores())
+    assert len(runtime._requests) == num_streams == min(2, threads_module.count_cores())
     assert len(open_runtime(make_network().source, RuntimeOptions("openvino"), None)._requests) == 1
 
 
@@ -180,7 +182,7 @@ def test_torch_runs_with_the_threads_asked_for_and_restores_them(make_network, m
     monkeypatch.setattr(relu, "forward", lambda x: seen.append(torch.get_num_threads()) or torch.relu(x))
     before = torch.get_num_threads()
     runtime.run(network.images[:1])
-    assert set(seen) == {threads or torch_runtime.count_cores()}
+    assert set(seen) == {threads or threads_module.count_cores()}
     assert torch.get_num_threads() == before
 
 
@@ -193,7 +195,7 @@ def test_threads_are_restored_after_an_error(make_network):
 
 def test_overlapping_users_of_threads_leave_the_first_setting():
     before = torch.get_num_threads()
-    first, second = torch_runtime.use_threads(1), torch_runtime.use_threads(3)
+    first, second = threads_module.use_threads(1), threads_module.use_threads(3)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -206,7 +208,7 @@ def test_openvino_runs_with_the_threads_asked_for(make_network, threads, tmp_pat
     source = make_network().source
     for _ in range(2):  # compiled, then from the cache
         runtime = open_runtime(source, RuntimeOptions("openvino", threads=threads), tmp_path)
-        assert runtime._compiled.get_property("INFERENCE_NUM_THREADS") == min(threads, torch_runtime.count_cores())
+        assert runtime._compiled.get_property("INFERENCE_NUM_THREADS") == min(threads, threads_module.count_cores())
 
 
 # --- Precision and device ---
@@ -260,7 +262,7 @@ def test_openvino_refuses_other_devices(make_network):
     ids=["cpu", "cuda", "mps"],
 )
 def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu(make_network, monkeypatch, devices, expected):
-    monkeypatch.setattr(torch_runtime, "list_devices", lambda: devices)
+    monkeypatch.setattr(devices_module, "list_devices", lambda: devices)
     chosen = []
     monkeypatch.setattr(runtimes, "_open_openvino", lambda *_: chosen.append("openvino"))
     monkeypatch.setattr(runtimes, "_open_torch", lambda *_: chosen.append("torch"))

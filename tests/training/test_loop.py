@@ -17,13 +17,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from resnetkit.data.dataset import DatasetError
 from resnetkit.exports.export import ExportError
 from resnetkit.learners.optimization import Loss, build_optimizer
-from resnetkit.machine.progress import Hooks
+from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
+from resnetkit.training import loop as training
+from resnetkit.training import run
 from resnetkit.training.loop import TrainingDivergedError, train
 from resnetkit.weights.checkpoint import open_weights
 from resnetkit.weights.models import load_model
-from resnetkit.training import loop as training
-from resnetkit.training import run
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -182,7 +182,7 @@ def test_the_time_limit_ends_after_an_epoch(three_digits, make_parameters):
 
 def test_hooks_hear_of_every_epoch(three_digits, make_parameters):
     heard = []
-    train(make_parameters(epochs=2), three_digits, Hooks(on_epoch=lambda: heard.append(1)))
+    train(make_parameters(epochs=2), three_digits, Progress(on_epoch=lambda: heard.append(1)))
     assert len(heard) == 2
 
 
@@ -237,7 +237,7 @@ def test_divergence_names_step_and_learning_rate_and_keeps_the_last_good_state(t
             TrainingDivergedError,
             match=r"nan at step 6 .*learning rate of 10;.*learning_rate=1\b.*goes on after epoch 1",
         ):
-            train(parameters, three_digits, Hooks(on_epoch=lambda: heard.append(1)))
+            train(parameters, three_digits, Progress(on_epoch=lambda: heard.append(1)))
     (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "latest")
     weights = open_weights(folder)
     load_model("resnet18", weights.read_state_dict())
@@ -282,7 +282,7 @@ def test_a_full_disk_says_what_is_kept(three_digits, make_parameters, monkeypatc
 
     monkeypatch.setattr(run, "write_state", fail)
     with pytest.raises(OSError, match=r"no space left .*\(epoch 1, .*goes on after epoch 1") as caught:
-        train(make_parameters(), three_digits, Hooks(on_epoch=lambda: heard.append(1)))
+        train(make_parameters(), three_digits, Progress(on_epoch=lambda: heard.append(1)))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
     folder = (tmp_path / "runs" / "latest").resolve()

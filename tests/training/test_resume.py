@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from resnetkit.learners.finetuning import NetworkLearner
-from resnetkit.machine.progress import Hooks, TrainingStopped
+from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.declaration import ParameterError
-from resnetkit.training.state import find_best, read_state
-from resnetkit.training.loop import train
-from resnetkit.weights.checkpoint import open_weights
 from resnetkit.training import loop as training
 from resnetkit.training import run
+from resnetkit.training.loop import train
+from resnetkit.training.state import find_best, read_state
+from resnetkit.weights.checkpoint import open_weights
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
 
 class StopIn:
-    """Hooks that ask to stop before a batch of an epoch, both counted from 0; validation's batches count, too."""
+    """Progress that ask to stop before a batch of an epoch, both counted from 0; validation's batches count, too."""
 
     def __init__(self, output_folder: str, epoch: int, batch: int) -> None:
         self.output_folder = Path(output_folder)
@@ -41,7 +41,7 @@ def interrupt(parameters, source, epoch, batch):
     """Train until that batch; return the run folder."""
     stop = StopIn(parameters.output_folder, epoch, batch)
     with pytest.raises(TrainingStopped, match=f"stopped on request in epoch {epoch + 1} of"):
-        train(parameters, source, Hooks(stop.is_reached, stop.count_epoch))
+        train(parameters, source, Progress(stop.is_reached, stop.count_epoch))
     return next(Path(parameters.output_folder).glob("*/state.pt")).parent.resolve()
 
 
@@ -252,7 +252,7 @@ def test_a_state_that_would_run_code_does_not(three_digits, make_parameters, tmp
 
 def test_a_stop_before_training_writes_nothing(three_digits, make_parameters, tmp_path):
     with pytest.raises(TrainingStopped, match="nothing was written"):
-        train(make_parameters(), three_digits, Hooks(is_stop_requested=lambda: True))
+        train(make_parameters(), three_digits, Progress(is_stop_requested=lambda: True))
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -260,5 +260,5 @@ def test_a_stop_says_what_is_kept(three_digits, make_parameters):
     parameters = make_parameters()
     stop = StopIn(parameters.output_folder, 1, 0)
     with pytest.raises(TrainingStopped, match=r"in epoch 2 of 3; the best weights so far .*resume_from=") as caught:
-        train(parameters, three_digits, Hooks(stop.is_reached, stop.count_epoch))
+        train(parameters, three_digits, Progress(stop.is_reached, stop.count_epoch))
     assert caught.value.checkpoint.is_file()

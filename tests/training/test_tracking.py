@@ -11,8 +11,8 @@ import time
 import mlflow
 import pytest
 
-from resnetkit.training.tracking import get_local_store
 from resnetkit.training.loop import train
+from resnetkit.training.tracking import get_local_store
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ import torch
 
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
-from resnetkit.weights.checkpoint import (
-    METADATA_KEY,
-    ModelMetadata,
-    WeightsError,
-    open_weights,
-    read_metadata,
-    write_checkpoint,
-)
+from resnetkit.weights.checkpoint import open_weights, read_metadata, write_checkpoint
+from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 METADATA = ModelMetadata(

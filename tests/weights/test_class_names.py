@@ -6,7 +6,7 @@ import pytest
 
 from resnetkit.weights.architectures import get_imagenet_classes
 from resnetkit.weights.class_names import find_class_names, read_class_file
-from resnetkit.weights.metadata import WeightsError
+from resnetkit.weights.errors import WeightsError
 
 
 @pytest.mark.parametrize(

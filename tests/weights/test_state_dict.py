@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from resnetkit.weights.architectures import ARCHITECTURES
-from resnetkit.weights.checkpoint import WeightsError, open_weights
+from resnetkit.weights.checkpoint import open_weights
+from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.models import build_model, initialize_model
 from resnetkit.weights.state_dict import check_state_dict, identify_architecture
 

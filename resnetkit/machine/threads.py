@@ -1,11 +1,21 @@
-"""Two settings of OpenMP, the library that spreads torch's CPU kernels over threads; each is a thread's own."""
+"""Threads: how many cores there are, and how torch and OpenMP, which spreads its CPU kernels, share them out."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def fix_thread_count() -> None:
@@ -33,6 +43,53 @@ def compute_alone() -> None:
     if library is not None:
         torch.get_num_threads()  # at its first call in a thread, torch chooses the number itself
         library.omp_set_num_threads(1)
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Give torch's CPU kernels `count` threads for a while; 0 leaves the setting as it is.
+
+    The setting is the process's: whoever runs torch in another thread meanwhile shares it. The last to leave
+    restores what the first one found.
+    """
+    if count == 0:
+        yield
+        return
+    _thread_setting.enter(count)
+    try:
+        yield
+    finally:
+        _thread_setting.leave()
+
+
+class _ThreadSetting:
+    """How many users torch's thread setting has, and what it was before the first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._original = 0
+
+    def enter(self, count: int) -> None:
+        import torch
+
+        with self._lock:
+            if self._users == 0:
+                self._original = torch.get_num_threads()
+            self._users += 1
+            if torch.get_num_threads() != count:
+                torch.set_num_threads(count)
+
+    def leave(self) -> None:
+        import torch
+
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and torch.get_num_threads() != self._original:
+                torch.set_num_threads(self._original)
+
+
+_thread_setting = _ThreadSetting()
 
 
 @cache

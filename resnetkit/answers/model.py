@@ -1,4 +1,4 @@
-"""Images to predictions: preprocessing, one run of the network, names, probabilities, explanations."""
+"""A loaded model: images to predictions, by preprocessing, one run of the network, names and explanations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnetkit.answers.heatmaps import class_activation_map
+from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.machine.openmp import compute_alone
+from resnetkit.machine.threads import compute_alone, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class AnswerOptions:
     embedding: bool = False
 
 
-class Predictor:
+class Model:
     """A network with its preprocessing and the names of its classes.
 
     Attributes:
@@ -150,7 +151,7 @@ class Predictor:
         """
         options = options or AnswerOptions()
         remaining = iter(paths)
-        with ThreadPoolExecutor(_DECODING_THREADS, "infer_resnet", initializer=compute_alone) as pool:
+        with ThreadPoolExecutor(_DECODING_THREADS, "decoding", initializer=compute_alone) as pool:
             pending: deque[tuple[Path, Future[Any]]] = deque()
             while True:
                 while len(pending) < 2 * _MAX_BATCH and (path := next(remaining, None)) is not None:
@@ -172,8 +173,6 @@ class Predictor:
         """
         if self.runtime.name != "openvino":
             return nullcontext()
-        from resnetkit.runtimes.torch_runtime import use_threads
-
         return use_threads(1)
 
     def _predict_batch(
@@ -182,11 +181,10 @@ class Predictor:
         output = self.runtime.run(batch, with_features=options.heatmap or options.embedding)
         if not np.isfinite(output.logits).all():
             raise RuntimeError(
-                f"infer_resnet: the network's answer is not finite in precision {self.runtime.precision}; "
-                "set 'precision' to fp32"
+                f"the network's answer is not finite in precision {self.runtime.precision}; set 'precision' to fp32"
             )
         predictions = []
-        for index, probabilities in enumerate(softmax(output.logits)):
+        for index, probabilities in enumerate(softmax(output.logits).astype(np.float32)):
             prediction = self._name(probabilities if adjust is None else adjust(probabilities), options)
             predictions.append(self._add_features(prediction, output, index, options))
         return predictions
@@ -227,14 +225,6 @@ class Predictor:
         predictions = iter(self._predict_batch(torch.stack(readable), options) if readable else [])
         for path, content in batch:
             yield path, content if isinstance(content, ImageError) else next(predictions)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn (N, num_classes) logits into probabilities, float32; computed in float64 so that they sum to 1."""
-    # In numpy: torch would wake its threads, which takes longer than the thousand numbers do.
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _find_largest(values: np.ndarray, count: int) -> np.ndarray:

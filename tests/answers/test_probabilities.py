@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from resnetkit.answers.smoothing import ProbabilitySmoother
+from resnetkit.answers.probabilities import ProbabilitySmoother
 
 FIRST, SECOND = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
 

@@ -1,0 +1,126 @@
+"""What a task of infer_resnet works with: the loaded model, its names and colours, the frames before this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from infer_resnet.inputs import read_image_input, select_shapes
+from infer_resnet.outputs import draw_heatmaps, fill_embeddings, fill_graphics, fill_table
+from resnetkit.answers.drawing import Color, annotate, make_colors
+from resnetkit.answers.loader import Loader, describe, summarize
+from resnetkit.answers.model import UNKNOWN, AnswerOptions, Model, Prediction
+from resnetkit.answers.probabilities import ProbabilitySmoother
+from resnetkit.images.boxes import Box, crop_box
+from resnetkit.machine.speaking import get_logger
+from resnetkit.parameters.inference import InferParameters
+
+logger = get_logger()
+
+
+class Session:
+    """Classifies the inputs of a task and fills its outputs.
+
+    Args:
+        task: The engine's task, a CClassificationTask with the outputs of `InferResnet`.
+
+    Attributes:
+        smoother: The moving average over the frames of a video.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self.smoother = ProbabilitySmoother()
+        self._task = task
+        self._loader = Loader()
+        self._names: tuple[str, ...] = ()
+        self._colors: list[Color] = []
+        self._logged = ""
+
+    def load(self, values: InferParameters) -> Model:
+        """Return the model of the parameters; what was loaded is logged once, and its names are the task's."""
+        model = self._loader.load(values)
+        text = summarize(self._loader.weights, model)
+        if text != self._logged:
+            logger.info("%s", text)
+            self._logged = text
+        self._set_names((*model.classes, UNKNOWN) if values.confidence_threshold > 0 else model.classes)
+        return model
+
+    def describe(self, values: InferParameters) -> dict[str, Any]:
+        """Return what is loaded, JSON-able."""
+        model = self.load(values)
+        return describe(self._loader.weights, model)
+
+    def annotate(self, source: Any, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return the image of an input with answers drawn on it, (height, width, 3) uint8 RGB."""
+        return annotate(read_image_input(source), predictions, [self._get_color(each) for each in predictions])
+
+    def classify(self, values: InferParameters, has_boxes: bool) -> list[Prediction]:
+        """Classify the image of input 0, or the boxes of input 1, and fill the outputs."""
+        task, image = self._task, read_image_input(self._task.get_input(0))
+        model = self.load(values)
+        predictions = (
+            self._classify_boxes(model, image, values) if has_boxes else [self._classify_image(model, image, values)]
+        )
+        # The engine's own texts do not fit the image, and its table says less. What a connected task sees of the
+        # detections is filled as well: texts alone tell a second infer_resnet that there are no boxes.
+        graphics = (task.get_output(2), task.get_output(1).get_graphics_io())
+        fill_graphics(graphics, predictions, self._get_color, image.shape[:2])
+        fill_table(task.get_output(3), predictions)
+        if values.heatmap:
+            task.get_output(4).set_image(draw_heatmaps(image, predictions, model.preprocessing, values.box_margin))
+        if values.embedding:
+            fill_embeddings(task.get_output(5), predictions)
+        return predictions
+
+    def _set_names(self, names: tuple[str, ...]) -> None:
+        """Tell the engine the names and as many colours: it reads past a table that is too short."""
+        if names != self._names:
+            self._task.set_names(list(names))
+            self._colors = make_colors(len(names))
+            self._task.set_colors([list(color) for color in self._colors])
+            self._names = names
+
+    def _classify_image(self, model: Model, image: np.ndarray, values: InferParameters) -> Prediction:
+        adjust = None
+        if values.smoothing > 0:
+            stream = (self._task.get_input(0).source_file_path, image.shape, model)
+            adjust = partial(self.smoother.update, share=values.smoothing, stream=stream)
+        else:
+            self.smoother.reset()
+        prediction = model.predict([image], _get_answer_options(values), adjust)[0]
+        # For the engine's own accessors, such as `get_whole_image_results`.
+        scores = prediction.top_k
+        self._task.set_whole_image_results([each.label for each in scores], [str(each.confidence) for each in scores])
+        return prediction
+
+    def _classify_boxes(self, model: Model, image: np.ndarray, values: InferParameters) -> list[Prediction]:
+        items, boxes, crops = [], [], []
+        for item in select_shapes(self._task.get_input_objects()):
+            box: Box = tuple(item.get_bounding_rect())  # type: ignore[assignment]
+            crop = crop_box(image, box, values.box_margin)
+            if crop is not None:
+                items.append(item)
+                boxes.append(box)
+                crops.append(crop)
+        predictions = model.predict(crops, _get_answer_options(values))
+        for item, prediction in zip(items, predictions, strict=True):
+            # The name after the last class is `unknown`.
+            self._task.add_object(item, prediction.index % len(self._names), prediction.confidence)
+        return [replace(prediction, box=box) for prediction, box in zip(predictions, boxes, strict=True)]
+
+    def _get_color(self, prediction: Prediction) -> Color:
+        return self._colors[prediction.index % len(self._colors)]
+
+
+def _get_answer_options(values: InferParameters) -> AnswerOptions:
+    return AnswerOptions(
+        top_k=values.top_k,
+        confidence_threshold=values.confidence_threshold,
+        heatmap=values.heatmap,
+        embedding=values.embedding,
+    )
