@@ -70,9 +70,9 @@ clean: ## Remove all that the other targets made, the environment included
 isolated:
 	@mkdir -p build/tmp build/home
 
-$(VENV)/.requirements: requirements.txt infer_resnet/requirements.txt train_resnet/requirements.txt
+$(VENV)/.requirements: pyproject.toml requirements.txt infer_resnet/requirements.txt train_resnet/requirements.txt
 	sh scripts/make_venv.sh $(VENV) $(PY)
-	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt --editable .
 	@touch $@
 
 $(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements

@@ -1,7 +1,6 @@
 """Write the parameter tables of the documents from the declarations; with --check, only tell whether they agree.
 
-In README.md a table stands between `<!-- parameters:PLUGIN -->` and `<!-- end -->`; in the README of a plugin folder,
-where Studio allows no comments, below the heading "## Parameters".
+A table stands in the README of its plugin's folder, below the heading "## Parameters".
 """
 
 from __future__ import annotations
@@ -24,13 +23,6 @@ PARAMETERS = (InferParameters, TrainParameters)
 _SECTION = re.compile(r"(?<=^## Parameters\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def write_between_marks(text: str, parameters: type[Parameters]) -> str:
-    """Return the text with the table between its marks made anew."""
-    mark = f"<!-- parameters:{parameters.plugin} -->"
-    table = f"{mark}\n{format_markdown_table(parameters)}\n<!-- end -->"
-    return _replace(re.compile(rf"{mark}\n.*?<!-- end -->", re.DOTALL), table, text, mark)
-
-
 def write_below_heading(text: str, parameters: type[Parameters]) -> str:
     """Return the text with the section "Parameters" made anew; nothing but the table stands in it."""
     table = f"\n{format_markdown_table(parameters)}\n"
@@ -47,11 +39,7 @@ def _replace(pattern: re.Pattern[str], table: str, text: str, place: str) -> str
 
 def make_documents(repository: Path) -> dict[Path, str]:
     """Return what each document should be."""
-    readme = repository / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for parameters in PARAMETERS:
-        text = write_between_marks(text, parameters)
-    documents = {readme: text}
+    documents = {}
     for parameters in PARAMETERS:
         path = repository / parameters.plugin / "README.md"
         documents[path] = write_below_heading(path.read_text(encoding="utf-8"), parameters)

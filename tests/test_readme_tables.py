@@ -14,7 +14,7 @@ from resnetkit.parameters.inference import InferParameters
 from resnetkit.parameters.training import TrainParameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "infer_resnet/README.md", "train_resnet/README.md")
+DOCUMENTS = ("infer_resnet/README.md", "train_resnet/README.md")
 
 
 @pytest.fixture

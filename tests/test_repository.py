@@ -6,13 +6,24 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from resnetkit import __version__
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
+PACKAGES_OF_OURS = ("resnetkit", *PLUGINS)
+
+#: The rooms that classification needs, with the plugin on top of them.
+LIGHT = ("machine", "parameters", "images", "weights", "runtimes", "answers")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "*_resnet/*.md", "compat/**/*.md", "benchmarks/*.md", "examples/*.md")
@@ -31,12 +42,11 @@ PACKAGES = {
     "sklearn": "scikit-learn",
 }
 
-#: Needed, though no line of the plugins imports them.
+#: Needed, though no line of ours imports them.
 INDIRECT = {
     "onnx": "torch.onnx writes its files with it",
     "onnxscript": "torch.onnx is written in it",
     "tensorboard": "torch.utils.tensorboard writes its files with it",
-    "torchvision": "train_resnet builds its networks with it, through infer_resnet",
 }
 
 #: Imported where they are there, and said to be missing where they are not.
@@ -62,16 +72,14 @@ def read(path: str) -> str:
     return (REPOSITORY / path).read_text(encoding="utf-8")
 
 
-def get_setting(name: str) -> str:
-    found = re.search(rf'^{name} = "(.*)"$', read("pyproject.toml"), re.MULTILINE)
-    assert found
-    return found[1]
+def read_project() -> dict[str, Any]:
+    return tomllib.loads(read("pyproject.toml"))
 
 
 def test_the_changelog_starts_with_the_version():
     found = re.search(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)
     assert found
-    assert found[1] == get_setting("version")
+    assert found[1] == __version__
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -80,9 +88,9 @@ def test_a_plugin_tells_the_version_and_address_of_the_repository(plugin):
 
     assert ik_registry.create_algorithm(plugin, public_hub=False) is not None
     info = ik_registry.get_algorithm_info(plugin)
-    assert info.version == get_setting("version")
-    assert info.repository == get_setting("repository")
-    assert info.license == get_setting("license")
+    assert info.version == __version__
+    assert info.repository == read_project()["tool"]["resnet-for-ikomia"]["repository"]
+    assert info.license == read_project()["project"]["license"]
 
 
 def test_no_file_is_large():
@@ -110,10 +118,10 @@ def measure_functions(source: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_modules_and_functions_fit_a_reader(plugin):
+@pytest.mark.parametrize("package", PACKAGES_OF_OURS)
+def test_modules_and_functions_fit_a_reader(package):
     long = []
-    for path in sorted((REPOSITORY / plugin).glob("*.py")):
+    for path in sorted((REPOSITORY / package).rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         if (lines := source.count("\n")) > MAX_MODULE_LINES:
             long.append(f"{path.name}: {lines} lines")
@@ -124,48 +132,50 @@ def test_modules_and_functions_fit_a_reader(plugin):
     assert not long, "\n".join(long)
 
 
-def find_imports(folder: Path) -> set[str]:
-    """Return the top-level names of third-party imports, those that only type checkers see included."""
+def find_imports(*folders: Path) -> set[str]:
+    """Return the packages of third-party imports, those that only type checkers see included."""
     names: set[str] = set()
-    for path in folder.glob("*.py"):
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add((node.module or "").partition(".")[0])
-    return names - set(sys.stdlib_module_names) - set(PLUGINS)
+    ours = set(PACKAGES_OF_OURS) | {"ikomia"} | OPTIONAL
+    return {PACKAGES.get(name, name) for name in names - set(sys.stdlib_module_names) - ours}
 
 
-def read_requirements(path: Path) -> Iterator[str]:
-    """Yield the package names of a requirements file and of those that it includes."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-r "):
-            yield from read_requirements(path.parent / line[3:].strip())
-        elif found := re.match(r"[A-Za-z0-9_-]+", line):
-            yield found[0]
+def read_names(requirements: list[str]) -> set[str]:
+    """Return the package names of requirements such as `torch>=2.7`."""
+    return {re.split(r"[<>=!~ ]", line, maxsplit=1)[0] for line in requirements}
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_requirements_name_what_is_imported_and_nothing_else(plugin):
-    required = set(read_requirements(REPOSITORY / plugin / "requirements.txt"))
-    imported = {PACKAGES.get(name, name) for name in find_imports(REPOSITORY / plugin) - OPTIONAL - {"ikomia"}}
+def read_requirements(name: str) -> list[str]:
+    """Return the requirements of a file without comments, blanks and references to other files."""
+    lines = [line.partition("#")[0].strip() for line in read(name).splitlines()]
+    return [line for line in lines if line and not line.startswith("-r ")]
+
+
+def test_classification_imports_what_it_requires():
+    imported = find_imports(*(REPOSITORY / "resnetkit" / room for room in LIGHT), REPOSITORY / "infer_resnet")
+    assert imported - read_names(read_project()["project"]["dependencies"]) == set(), "imported, but not required"
+
+
+def test_the_project_requires_what_is_imported_and_nothing_else():
+    project = read_project()["project"]
+    required = read_names(project["dependencies"]).union(*map(read_names, project["optional-dependencies"].values()))
+    imported = find_imports(*(REPOSITORY / name for name in PACKAGES_OF_OURS))
     assert imported - required == set(), "imported, but not required"
-    assert required - imported - set(INDIRECT) == set(), "required, but not imported"
+    assert required - imported - set(INDIRECT) - OPTIONAL == set(), "required, but not imported"
 
 
-def test_the_two_plugins_agree_on_the_ranges_of_their_requirements():
-    ranges: dict[str, set[str]] = {}
-    for plugin in PLUGINS:
-        for line in read(f"{plugin}/requirements.txt").splitlines():
-            if found := re.match(r"([A-Za-z0-9_-]+)([^#]*)", line):
-                ranges.setdefault(found[1], set()).add(found[2].strip())
-    assert {name: both for name, both in ranges.items() if len(both) > 1} == {}
-
-
-def test_the_root_requirements_are_those_of_the_plugins_and_the_engine():
-    required = set(read_requirements(REPOSITORY / "requirements.txt"))
-    expected = {"ikomia"}.union(*(read_requirements(REPOSITORY / plugin / "requirements.txt") for plugin in PLUGINS))
-    assert required == expected
+@pytest.mark.parametrize(
+    ("plugin", "extras"), [("infer_resnet", ()), ("train_resnet", ("train", "tracking"))], ids=PLUGINS
+)
+def test_a_plugin_requires_what_the_project_does(plugin, extras):
+    project = read_project()["project"]
+    expected = [*project["dependencies"], *(line for name in extras for line in project["optional-dependencies"][name])]
+    assert sorted(read_requirements(f"{plugin}/requirements.txt")) == sorted(expected)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -176,20 +186,3 @@ def test_links_and_make_targets_of_a_document_exist(document):
     assert named <= targets
     links = [link for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
-
-
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_the_readme_has_the_table_of_parameters(plugin):
-    from importlib import import_module
-
-    from resnetkit.parameters.declaration import Parameters, format_markdown_table
-
-    module = import_module(f"{plugin}.parameters")
-    (parameters,) = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Parameters) and value is not Parameters
-    ]
-    found = re.search(rf"<!-- parameters:{plugin} -->\n(.*?)<!-- end -->", read("README.md"), re.DOTALL)
-    assert found
-    assert found[1].strip() == format_markdown_table(parameters).strip()
