@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ikomia import core, dataprocess
 
+import infer_resnet.library  # before anything of resnetkit: finds it, or says why not
 from infer_resnet.inputs import has_detector
-from resnetkit import __version__
 from resnetkit.about import fill_shared_info
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import speak_as
@@ -129,7 +129,7 @@ class InferResnetFactory(dataprocess.CTaskFactory):
             "ResNet image classification with ImageNet weights or your own, on the whole image or on every box of a "
             "detector. Preprocessing is that of the weights; OpenVINO makes it fast on a CPU; heat maps show why."
         )
-        info.version = __version__
+        info.version = infer_resnet.library.VERSION
         info.keywords = "resnet,classification,imagenet,openvino,heatmap,embedding"
         info.algo_type = core.AlgoType.INFER
         info.hardware_config.min_cpu = 1

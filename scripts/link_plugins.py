@@ -6,6 +6,7 @@ Needs nothing but Python. An existing plugin of the same name that is not ours i
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -79,6 +80,16 @@ def is_ours(target: Path, source: Path) -> bool:
     return mark.is_file() and Path(mark.read_text(encoding="utf-8").strip()) == source
 
 
+def tell_where_the_library_is() -> int:
+    """Say what this Python lacks for the plugins, and what Studio's own Python needs; return the exit code."""
+    install = f"-m pip install '{REPOSITORY}[train,tracking]'"
+    print(f"Studio's own Python needs the library, too: PYTHON_OF_STUDIO {install}")
+    if importlib.util.find_spec("resnetkit") is not None:
+        return 0
+    print(f"{sys.executable} lacks the library: run 'make setup', or {sys.executable} {install}", file=sys.stderr)
+    return 1
+
+
 def _make_junction(source: Path, target: Path) -> bool:
     command = ["cmd", "/c", "mklink", "/J", str(target), str(source)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -99,7 +110,7 @@ def main(arguments: list[str]) -> int:
     sources = [REPOSITORY / "compat" / name for name in COMPAT_PLUGINS] if options.compat else []
     sources = sources or [REPOSITORY / name for name in PLUGINS]
     folder = options.home.expanduser().resolve() / "Ikomia" / "Plugins" / "Python"
-    exit_code = 0
+    exit_code = 0 if options.remove else tell_where_the_library_is()
     for source in sources:
         target = folder / source.name
         try:

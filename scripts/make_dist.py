@@ -1,5 +1,7 @@
 """Pack each plugin as one zip, the way the Ikomia hub unpacks it: the files of the folder at the top of the archive.
 
+The library travels along in `vendor/`, so that each zip works alone.
+
 Needs nothing but Python; with cyclonedx-bom (of requirements-dev.txt) each archive gets a software bill of materials
 beside it, made from its requirements. The same sources give the same bytes.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
+LIBRARY = REPOSITORY / "resnetkit"
 
 #: What a plugin consists of. Anything else (weights, caches, notes) stays at home.
 SUFFIXES = {".py", ".txt", ".md", ".html", ".js", ".css", ".png", ".svg"}
@@ -26,10 +29,10 @@ NAMES = {"LICENSE"}
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def find_files(plugin: Path) -> Iterator[Path]:
-    """Yield the files that belong into the archive, in order of their names."""
-    for path in sorted(plugin.rglob("*")):
-        parts = path.relative_to(plugin).parts
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder that belong into the archive, in order of their names."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
         is_hidden = any(part.startswith((".", "__pycache__")) for part in parts)
         if path.is_file() and not is_hidden and (path.suffix in SUFFIXES or path.name in NAMES):
             yield path
@@ -37,10 +40,10 @@ def find_files(plugin: Path) -> Iterator[Path]:
 
 def read_version() -> str:
     """Return the version of this repository."""
-    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    text = (LIBRARY / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if found is None:
-        raise SystemExit("make dist: pyproject.toml has no version")
+        raise SystemExit("make dist: resnetkit/__init__.py has no version")
     return found[1]
 
 
@@ -49,8 +52,10 @@ def pack(plugin: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     archive_path = folder / f"{plugin.name}-{read_version()}.zip"
     with zipfile.ZipFile(archive_path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in find_files(plugin):
-            entry = zipfile.ZipInfo(path.relative_to(plugin).as_posix(), TIMESTAMP)
+        entries = [(path.relative_to(plugin).as_posix(), path) for path in find_files(plugin)]
+        entries += [(f"vendor/{path.relative_to(REPOSITORY).as_posix()}", path) for path in find_files(LIBRARY)]
+        for name, path in entries:
+            entry = zipfile.ZipInfo(name, TIMESTAMP)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes())

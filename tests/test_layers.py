@@ -157,13 +157,9 @@ def _judge_own(found: Import, modules: set[str]) -> Iterator[str]:
         yield "the library and the other plugin work without it"
     if found.library == package == LIBRARY:
         yield from _judge_room(found)
-    if re.fullmatch(r".*_(process|widget|test)", found.target) and found.module.count("."):
-        if (
-            found.module.split(".")[1] not in PLUGINS
-            and found.module != found.target
-            and not found.module.endswith("_test")
-        ):
-            yield "the engine's side is on top; nothing below imports it"
+    is_on_top = re.fullmatch(r".*_(process|widget|test)", found.target) is not None
+    if is_on_top and not _matches(found.module, ("*_resnet.*_resnet", "*_test", found.target)):
+        yield "the engine's side is on top; nothing below imports it"
 
 
 def _judge_room(found: Import) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
 
-from resnetkit import __version__
+import train_resnet.library  # before anything of resnetkit: finds it, or says why not
 from resnetkit.about import fill_shared_info
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
@@ -170,7 +170,7 @@ class TrainResnetFactory(dataprocess.CTaskFactory):
             "Trains a ResNet on class folders: the head alone on cached features, or the whole network. Resumable, "
             "deterministic, with a report, and with a checkpoint that infer_resnet runs as it is."
         )
-        info.version = __version__
+        info.version = train_resnet.library.VERSION
         info.keywords = "resnet,classification,training,fine-tuning,transfer learning"
         info.algo_type = core.AlgoType.TRAIN
         info.hardware_config.min_cpu = 2

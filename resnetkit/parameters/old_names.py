@@ -1,17 +1,80 @@
-"""What parameters hold in workflow files that older ResNet plugins for Ikomia saved."""
+"""A plugin under its second name: that of an older ResNet plugin, whose workflow files and scripts run as they are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from resnetkit.machine.speaking import get_logger
+from resnetkit.parameters.declaration import Parameters
 
 logger = get_logger()
 
 #: What an old form wrote into the paths that it did not use.
 _NOT_USED = "Not used"
+
+
+class OldParameters:
+    """Mixin for a plugin's parameters: what only the older plugin understood becomes a default.
+
+    Attributes:
+        old_name: Name of the older plugin.
+    """
+
+    old_name: ClassVar[str]
+    parameters_class: ClassVar[type[Parameters]]
+
+    def get_values(self) -> dict[str, str]:
+        """Return all parameters as strings, the retired ones empty: the engine makes `ik.NAME(...)` of these names."""
+        values: dict[str, str] = super().get_values()  # type: ignore[misc]
+        return {**values, **dict.fromkeys(self.parameters_class.retired, "")}
+
+    def set_values(self, strings: Mapping[str, str]) -> None:
+        """Take the engine's strings."""
+        super().set_values(forget_plugin_paths(strings, self.old_name))  # type: ignore[misc]
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some parameters."""
+        super().update(forget_plugin_paths(values, self.old_name))  # type: ignore[misc]
+
+
+class OldFactory:
+    """Mixin for a task's factory: creates the task under its second name, with the older plugin's parameters.
+
+    Attributes:
+        old_parameters: The class with the mixin `OldParameters`.
+    """
+
+    old_parameters: ClassVar[type[OldParameters]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        info: Any = self.info  # type: ignore[attr-defined]
+        info.short_description = f"Second name of {info.name}. {info.short_description}"
+        info.name = self.old_parameters.old_name
+
+    def create(self, param: Any = None) -> Any:
+        """Create a task; its parameters may be ready already."""
+        return super().create(param or self.old_parameters())  # type: ignore[misc]
+
+
+class OldParametersFactory:
+    """Mixin for the factory of the parameters.
+
+    Attributes:
+        old_parameters: The class with the mixin `OldParameters`.
+    """
+
+    old_parameters: ClassVar[type[OldParameters]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = self.old_parameters.old_name
+
+    def create(self) -> Any:
+        """Create parameters with their default values."""
+        return self.old_parameters()
 
 
 def forget_plugin_paths(values: Mapping[str, Any], plugin: str) -> dict[str, Any]:

@@ -222,12 +222,15 @@ def test_a_second_name_alone_says_what_is_missing(kind: str, tmp_path: Path, run
     folder.mkdir(parents=True)
     (folder / f"{kind}_torchvision_resnet").symlink_to(REPOSITORY / "compat" / f"{kind}_torchvision_resnet")
     result = run_script(
+        # As if it were not installed in this Python either.
+        f"import sys\nsys.modules['{kind}_resnet'] = None\n"
         f"from ikomia.dataprocess.workflow import Workflow\nWorkflow().add_task(name='{kind}_torchvision_resnet')\n",
         home=tmp_path / "alone",
         is_failure_expected=True,
     )
     assert result.exit_code != 0
-    assert f"is a second name of {kind}_resnet, but 'infer_resnet' was not found" in result.output
+    assert f"is a second name of {kind}_resnet, but '{kind}_resnet" in result.output
+    assert f"install or link {kind}_resnet there" in result.output
 
 
 # --- What of an old file is kept ---
