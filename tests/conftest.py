@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 import pytest
 
-pytest_plugins = ["tests.fixtures_networks", "tests.fixtures_training"]
+pytest_plugins = ["tests.fixtures_networks", "tests.fixtures_training", "tests.fixtures_old_files"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
