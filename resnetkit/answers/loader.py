@@ -23,7 +23,7 @@ from resnetkit.weights.architectures import ARCHITECTURES, get_imagenet_classes
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
 from resnetkit.weights.class_names import CLASSES_NAME, find_class_names
 from resnetkit.weights.errors import WeightsError
-from resnetkit.weights.metadata import ModelMetadata
+from resnetkit.weights.state_dict import Identity
 
 if TYPE_CHECKING:
     import torch
@@ -40,18 +40,24 @@ class Weights:
 
     Attributes:
         file: Where they are.
-        metadata: Architecture, class names (empty: still to be found) and preprocessing.
-        num_classes: Number of outputs.
+        identity: Architecture, number of outputs and kind of stem.
+        classes: Class names; empty where they are still to be found.
     """
 
     file: WeightsFile
-    metadata: ModelMetadata
-    num_classes: int
+    identity: Identity
+    classes: tuple[str, ...]
 
     @property
     def is_self_describing(self) -> bool:
-        """Whether the metadata came from the file itself."""
+        """Whether the file itself says what it is and how images become its input."""
         return self.file.metadata is not None
+
+    def get_preprocessing(self, weights_name: str) -> Preprocessing:
+        """Return the file's own preprocessing; a bare state dict is taken to need that of the published weights."""
+        if self.file.metadata is not None:
+            return self.file.metadata.preprocessing
+        return ARCHITECTURES[self.identity.model_name].get_weights(weights_name).preprocessing
 
 
 class Loader:
@@ -75,8 +81,9 @@ class Loader:
             RuntimeOptionError: The machine lacks the device, precision or runtime.
         """
         stamps = _get_stamps(values)
-        identity = (values.model_name, values.pretrained_weights, values.settings_from, stamps)
-        weights = self._keep("weights", identity, lambda: _find_weights(values))
+        weights_name = "" if values.model_weight_file else values.pretrained_weights
+        sources = (values.model_name, weights_name, values.settings_from, stamps)
+        weights = self._keep("weights", sources, lambda: _find_weights(values))
         classes = self._keep(
             "classes",
             (weights.file.path, stamps, _get_class_stamps(weights, values)),
@@ -104,7 +111,7 @@ def summarize(weights: Weights, model: Model) -> str:
     """Say in one line what is loaded, and what decided it."""
     runtime, preprocessing = model.runtime, model.preprocessing
     return (
-        f"{weights.metadata.model_name}, {weights.num_classes} classes, from '{weights.file.path}'"
+        f"{weights.identity.model_name}, {weights.identity.num_classes} classes, from '{weights.file.path}'"
         f"{' (which describes itself)' if weights.is_self_describing else ''}; {preprocessing.resize_mode} to "
         f"{preprocessing.input_size} pixels, {_explain_input_size(weights, model)}; "
         f"{runtime.name} on {runtime.device} in {runtime.precision}"
@@ -113,21 +120,21 @@ def summarize(weights: Weights, model: Model) -> str:
 
 def describe(weights: Weights, model: Model) -> dict[str, Any]:
     """Return what is loaded, as JSON-able values: for `get_model_info()`."""
-    metadata, preprocessing, runtime = weights.metadata, model.preprocessing, model.runtime
+    metadata, preprocessing, runtime = weights.file.metadata, model.preprocessing, model.runtime
     return {
-        "model_name": metadata.model_name,
+        "model_name": weights.identity.model_name,
         "weights": str(weights.file.path),
         "is_self_describing": weights.is_self_describing,
-        "num_classes": weights.num_classes,
+        "num_classes": weights.identity.num_classes,
         "classes": list(model.classes),
         "input_size": preprocessing.input_size,
         "resize_mode": preprocessing.resize_mode,
         "resize_size": preprocessing.resize_size,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
-        "small_input_stem": metadata.small_input_stem,
-        "metrics": dict(metadata.metrics),
-        "versions": dict(metadata.versions),
+        "small_input_stem": weights.identity.small_input_stem,
+        "metrics": dict(metadata.metrics) if metadata else {},
+        "versions": dict(metadata.versions) if metadata else {},
         "runtime": runtime.name,
         "device": runtime.device,
         "precision": runtime.precision,
@@ -135,9 +142,9 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
 
 
 def _explain_input_size(weights: Weights, model: Model) -> str:
-    if not weights.is_self_describing:
+    if weights.file.metadata is None:
         return "by the parameters"
-    is_own = model.preprocessing.input_size == weights.metadata.preprocessing.input_size
+    is_own = model.preprocessing.input_size == weights.file.metadata.preprocessing.input_size
     return "as the weights file says" if is_own else "by 'input_size' instead of the weights file's own"
 
 
@@ -182,15 +189,15 @@ def _find_weights(values: InferParameters) -> Weights:
         return _find_imagenet_weights(values)
     file = open_weights(resolve_path(values.model_weight_file))
     if file.metadata is not None:
-        _check_model_name(values, file.metadata.model_name, file)
-        return Weights(file, file.metadata, len(file.metadata.classes))
+        metadata = file.metadata
+        _check_model_name(values, metadata.model_name, file)
+        identity = Identity(metadata.model_name, len(metadata.classes), metadata.small_input_stem)
+        return Weights(file, identity, metadata.classes)
     if file.is_graph:
         raise WeightsError(f"weights file '{file.path}' does not say what it is; expected one that train_resnet wrote")
     identity = file.identify()
     _check_model_name(values, identity.model_name, file)
-    published = ARCHITECTURES[identity.model_name].get_weights(values.pretrained_weights)
-    metadata = ModelMetadata(identity.model_name, (), published.preprocessing, identity.small_input_stem)
-    return Weights(file, metadata, identity.num_classes)
+    return Weights(file, identity, ())
 
 
 def _check_model_name(values: InferParameters, model_name: str, file: WeightsFile) -> None:
@@ -211,21 +218,13 @@ def _find_imagenet_weights(values: InferParameters) -> Weights:
     from resnetkit.weights.models import fetch_imagenet_weights
 
     path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
-    published = ARCHITECTURES[values.model_name].get_weights(values.pretrained_weights)
     classes = get_imagenet_classes()
-    return Weights(
-        WeightsFile(path, "torch", None),
-        ModelMetadata(values.model_name, classes, published.preprocessing),
-        len(classes),
-    )
+    return Weights(WeightsFile(path, "torch", None), Identity(values.model_name, len(classes), False), classes)
 
 
 def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preprocessing:
-    """Take the weights' own preprocessing, but for what the parameters decide.
-
-    A bare state dict is taken to need that of the published weights, which is also what training starts from.
-    """
-    preprocessing = weights.metadata.preprocessing
+    """Take the weights' own preprocessing, but for what the parameters decide."""
+    preprocessing = weights.get_preprocessing(values.pretrained_weights)
     is_given = {
         "parameters": True,
         "weights_file": not weights.is_self_describing,
@@ -240,18 +239,16 @@ def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preproce
 
 def _name_classes(weights: Weights, values: InferParameters) -> tuple[str, ...]:
     class_file = _get_class_file(values)
-    if not weights.metadata.classes:
-        return find_class_names(weights.num_classes, class_file, weights.file.path)
+    if not weights.classes:
+        return find_class_names(weights.identity.num_classes, class_file, weights.file.path)
     if class_file is not None:
         logger.warning("'class_file' is not used: '%s' names its classes", weights.file.path)
-    return weights.metadata.classes
+    return weights.classes
 
 
 def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:
     source = NetworkSource(
-        model_name=weights.metadata.model_name,
-        num_classes=weights.num_classes,
-        small_input_stem=weights.metadata.small_input_stem,
+        **weights.identity._asdict(),
         mean=preprocessing.mean,
         std=preprocessing.std,
         content_hash=weights.file.content_hash,
@@ -265,6 +262,8 @@ def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: Runti
 def _read_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
     state_dict = weights.file.read_state_dict()
     found = state_dict["fc.weight"].shape[0]
-    if found != weights.num_classes:
-        raise WeightsError(f"weights file '{weights.file.path}' has {found} outputs; expected {weights.num_classes}")
+    if found != weights.identity.num_classes:
+        raise WeightsError(
+            f"weights file '{weights.file.path}' has {found} outputs; expected {weights.identity.num_classes}"
+        )
     return state_dict

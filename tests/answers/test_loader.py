@@ -118,8 +118,8 @@ def test_loading_leaves_the_garbage_collector_as_it_was(weights_folder, monkeypa
 
     import resnetkit.answers.loader as loader
 
-    find = loader._find_model
-    monkeypatch.setattr(loader, "_find_model", find_model)
+    find = loader._find_weights
+    monkeypatch.setattr(loader, "_find_weights", find_model)
     try:
         gc.enable() if was_enabled else gc.disable()
         if name == "missing.pth":
@@ -207,7 +207,7 @@ def test_a_bare_state_dict_takes_imagenets_preprocessing(weights_folder):
     model = loader.load(InferParameters().updated({"model_weight_file": weights_folder / "model.pth"}))
     preprocessing = model.preprocessing
     assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (224, 256, "crop")
-    assert (loader.weights.num_classes, loader.weights.is_self_describing) == (3, False)
+    assert (loader.weights.identity.num_classes, loader.weights.is_self_describing) == (3, False)
 
 
 def test_a_self_describing_file_decides(checkpoint_path):
@@ -325,7 +325,7 @@ def test_no_weights_file_means_imagenet_and_no_class_file_is_read(imagenet_cache
     loader = Loader()
     model = loader.load(make_values(class_file="/nowhere/names.txt"))
     assert model.classes == get_imagenet_classes()
-    assert model.file.path.parent == imagenet_cache
+    assert loader.weights.file.path.parent == imagenet_cache
     assert model.preprocessing.resize_size == 73  # 64 x 256 / 224
     assert counts["find_class_names"] == 0
     assert not caplog.records

@@ -44,13 +44,13 @@ def model(resnet18):
 
 @pytest.mark.parametrize("model_name", ARCHITECTURES)
 def test_answers_are_torchvisions(photographs, calibrate_model, model_name):
-    model = calibrate_model(model_name)
-    runtime = make_model(model, model_name, "V1").runtime  # the presets differ in preprocessing alone
+    network = calibrate_model(model_name)
+    runtime = make_model(network, model_name, "V1").runtime  # the presets differ in preprocessing alone
     for preset, weights in PRESETS.items():
         model = Model(runtime, make_preprocessing(preset), [f"class {index}" for index in range(1000)])
         for name in PHOTOGRAPHS:
             tensor = weights.transforms()(torch.from_numpy(photographs[name].copy()).permute(2, 0, 1))
-            expected = model(tensor[None]).numpy()
+            expected = network(tensor[None]).numpy()
             scale = float(np.abs(expected).max())
             assert 1 < scale < 50
             found = runtime.run(model.preprocessing.prepare(photographs[name])[None]).logits
