@@ -27,6 +27,7 @@ ROOMS = (
     "data",
     "results",
     "exports",
+    "probing",
     "learners",
     "training",
 )

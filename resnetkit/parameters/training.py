@@ -30,11 +30,37 @@ class TrainParameters(Parameters):
         le=0.9,
         step=0.05,
     )
-    augmentation: Literal["none", "basic", "strong"] = parameter(
-        "basic",
+    augmentation: Literal["auto", "none", "basic", "strong"] = parameter(
+        "auto",
         "Augmentation",
-        "basic: random resized crop and mirror; strong: also TrivialAugment, erasing, mixup and cutmix.",
+        "auto: gentle crops, turns and tints; basic: random resized crop; strong: also TrivialAugment, erasing, mixup "
+        "and cutmix.",
         group="Data",
+    )
+    horizontal_flip: Literal["auto", "on", "off"] = parameter(
+        "auto",
+        "Mirror",
+        "Mirrors half of the training images left to right; auto: with auto augmentation only where mirrored images of "
+        "the validation split keep their class.",
+        group="Data",
+        is_advanced=True,
+    )
+    vertical_flip: bool = parameter(
+        False,
+        "Upside down",
+        "Turns half of the training images upside down: for microscopes, satellites and tables, which have no up.",
+        group="Data",
+        is_advanced=True,
+    )
+    rotation: str = parameter(
+        "auto",
+        "Rotation",
+        "Largest rotation of training images in degrees; auto is 10 with auto augmentation, else 0.",
+        group="Data",
+        is_advanced=True,
+        expected="auto or whole degrees from 0 to 180",
+        pattern=r"^(auto|\d|[1-9]\d|1[0-7]\d|180)$",
+        examples=["auto", "0", "10", "45", "180"],
     )
     resize_mode: Literal["crop", "squash", "letterbox"] = parameter(
         "crop",
@@ -85,31 +111,57 @@ class TrainParameters(Parameters):
         "3x3 first convolution without max pooling, for images of 64 pixels and less; not with ImageNet weights.",
         is_advanced=True,
     )
-    epochs: int = parameter(15, "Epochs", "Passes over the training images.", group="Optimisation", ge=1, le=10000)
-    batch_size: int = parameter(8, "Batch size", "Images a step.", group="Optimisation", ge=1, le=4096)
+    optimizer: Literal["auto", "sgd", "adamw"] = parameter(
+        "auto",
+        "Optimizer",
+        "auto: the optimum where only the head is trained, else AdamW from a solved head; or plain SGD or AdamW.",
+        group="Optimisation",
+    )
+    epochs: int = parameter(
+        0,
+        "Epochs",
+        "Passes over the training images; 0 chooses by their number.",
+        group="Optimisation",
+        ge=0,
+        le=10000,
+    )
+    batch_size: int = parameter(
+        0, "Batch size", "Images per step; 0 chooses by their number.", group="Optimisation", ge=0, le=4096
+    )
     learning_rate: float = parameter(
-        0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.0001
+        0.0, "Learning rate", "Peak learning rate; 0 chooses.", group="Optimisation", ge=0, le=10, step=0.0001
     )
     momentum: float = parameter(
-        0.9, "Momentum", "Momentum of SGD; the first beta of AdamW.", group="Optimisation", ge=0, lt=1, step=0.05
+        0.9,
+        "Momentum",
+        "Momentum of SGD; the first beta of AdamW. Not with optimizer auto.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        lt=1,
+        step=0.05,
     )
     weight_decay: float = parameter(
-        1e-4, "Weight decay", "Decay of the weights a step.", group="Optimisation", ge=0, le=1, step=0.0001
-    )
-    optimizer: Literal["sgd", "adamw"] = parameter(
-        "sgd", "Optimizer", "SGD with momentum, or AdamW.", group="Optimisation", is_advanced=True
+        1e-4,
+        "Weight decay",
+        "Decay of the weights per step. Not with optimizer auto.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=0,
+        le=1,
+        step=0.0001,
     )
     scheduler: Literal["cosine", "constant"] = parameter(
         "cosine",
         "Schedule",
-        "Learning rate over time: cosine with a short warm-up, or constant.",
+        "Learning rate over time: cosine with a short warm-up, or constant. Not with optimizer auto.",
         group="Optimisation",
         is_advanced=True,
     )
     label_smoothing: float = parameter(
         0.0,
         "Label smoothing",
-        "Share of the target spread over all classes.",
+        "Share of the target spread over all classes; with optimizer auto, 0 means 0.1 for a whole network.",
         group="Optimisation",
         is_advanced=True,
         ge=0,
@@ -143,13 +195,13 @@ class TrainParameters(Parameters):
         step=1,
     )
     cached_views: int = parameter(
-        0,
+        -1,
         "Cached views",
         "Augmented views of each image to train on beside the plain one, where only the head is trained; each costs as "
-        "much time again.",
+        "much time again. -1 chooses two where that takes seconds, else none.",
         group="Optimisation",
         is_advanced=True,
-        ge=0,
+        ge=-1,
         le=16,
     )
     seed: int = parameter(

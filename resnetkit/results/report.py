@@ -33,8 +33,8 @@ from resnetkit.results.plots import (
     LIGHT,
     Theme,
     draw_confusion_matrix,
+    draw_history,
     draw_reliability,
-    draw_training_curves,
     encode_png,
     to_array,
 )
@@ -78,14 +78,16 @@ class ReportData:
         weights_path: The best checkpoint; the snippet that uses the model names it.
         counts: Images of each class after unreadable ones were left out, by split: train, val and, where there is
             one, test; each a sequence as long as `classes`.
-        history: One row an epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
-            train_accuracy where measured; other keys are ignored.
-        best_epoch: Number of the epoch whose weights were kept.
+        history: One row per epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
+            train_accuracy where measured; or one per strength of a solved head: scaling, strength, train_loss,
+            val_loss, val_accuracy, held_out_loss; other keys are ignored.
+        best: What was kept: epoch or strength, val_accuracy, val_loss.
         metrics: Result of `compute_metrics` on the validation images, with the best weights.
         test_metrics: The same on the test images, where there are any.
         findings: `DataReport.to_dict()`: each of its lists becomes a section.
         samples: Pictures of the data set, see `collect_samples`.
         mistakes: The worst mistakes, see `collect_mistakes`.
+        reasons: What the training chose by itself, a sentence for each name.
         parameters: Names and values as the training used them.
         versions: Names and versions of libraries, Python and system.
         timings: Seconds by name, such as checking images, training, validation, export, total.
@@ -100,12 +102,13 @@ class ReportData:
     weights_path: Path
     counts: Mapping[str, Sequence[int]]
     history: Sequence[Mapping[str, Any]]
-    best_epoch: int
+    best: Mapping[str, Any]
     metrics: Mapping[str, Any]
     test_metrics: Mapping[str, Any] | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[SamplePicture] = ()
     mistakes: Sequence[Mistake] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -207,7 +210,7 @@ def _collect(data: ReportData) -> dict[str, Any]:
 def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
     matrix = data.metrics["confusion_matrix"]
     drawings: dict[str, Callable[[Theme], Figure]] = {
-        "curves": lambda theme: draw_training_curves(data.history, data.best_epoch, theme),
+        "curves": lambda theme: draw_history(data.history, data.best, theme),
         "confusion": lambda theme: draw_confusion_matrix(matrix, data.classes, theme),
         "reliability": lambda theme: draw_reliability(data.metrics["calibration"], theme),
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
@@ -19,6 +21,7 @@ from resnetkit.exports.export import ExportedFile, ExportError
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_text
 from resnetkit.machine.speaking import get_logger
+from resnetkit.results.calibration import fit_temperature
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.pictures import Mistake, collect_mistakes, collect_samples
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
@@ -28,7 +31,7 @@ from resnetkit.training.exports import export_model
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
 from resnetkit.training.state import Row
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
 from resnetkit.weights.models import load_model
 
 logger = get_logger()
@@ -101,7 +104,14 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     model = load_model(weights.metadata.model_name, state_dict, weights.metadata.small_input_stem)
     run.learner.load(model)
     started = time.monotonic()
-    evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
+    predictions = {split: run.learner.predict(split, run.progress) for split in _get_splits(run) if split != "train"}
+    metadata, temperature = weights.metadata, 1.0
+    if run.parameters.optimizer == "auto":
+        temperature = fit_temperature(predictions["val"].logits, predictions["val"].labels)
+        metadata = replace(metadata, temperature=metadata.temperature * temperature)
+        _divide_logits(model, temperature)
+        write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
+    evaluations = {split: _evaluate(run, split, found, temperature) for split, found in predictions.items()}
     run.timings["evaluation"] = time.monotonic() - started
     _write_predictions(run.folder, evaluations)
     val, test = evaluations["val"], evaluations.get("test")
@@ -110,7 +120,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
-        best=weights.metadata.metrics,
+        best=metadata.metrics,
         metrics=val.metrics,
         test_metrics=test.metrics if test else None,
         reason=reason,
@@ -119,15 +129,15 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     failure: ExportError | None = None
     exports: list[ExportedFile] = []
     try:
-        exports = export_model(run, model, weights.metadata)
+        exports = export_model(run, model, metadata)
     except ExportError as error:  # figures and report of a finished training are not lost with it
         failure = error
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
     _write_metrics(run, result, exports)
-    source = NetworkSource.from_metadata(weights.metadata, lambda: state_dict)
+    source = NetworkSource.from_metadata(metadata, model.state_dict)
     runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
-    answering = Model(runtime, weights.metadata.preprocessing, weights.metadata.classes)
+    answering = Model(runtime, metadata.preprocessing, metadata.classes)
     _write_report(run, result, exports, collect_mistakes(answering, val.samples, val.probabilities))
     refresh_latest(run.folder)
     if failure is not None:
@@ -135,12 +145,22 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     return result
 
 
-def _evaluate(run: Run, split: str) -> _Evaluation:
-    predictions = run.learner.predict(split, run.progress)
-    probabilities = softmax(predictions.logits)
+def _divide_logits(model: nn.Module, temperature: float) -> None:
+    """Fold a temperature into the last layer, so that the file and every export carry it."""
+    with torch.no_grad():
+        for value in model.get_submodule("fc").parameters():
+            value.div_(temperature)
+
+
+def _evaluate(run: Run, split: str, predictions: Predictions, temperature: float) -> _Evaluation:
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
-    metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
-    return _Evaluation(samples, predictions, probabilities, metrics)
+    metrics = compute_metrics(predictions.labels, softmax(predictions.logits), run.dataset.classes)
+    if temperature != 1:
+        before = metrics["expected_calibration_error"]
+        probabilities = softmax(predictions.logits / temperature)
+        metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
+        metrics |= {"temperature": temperature, "expected_calibration_error_before": before}
+    return _Evaluation(samples, predictions, softmax(predictions.logits / temperature), metrics)
 
 
 def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
@@ -168,12 +188,13 @@ def _write_report(
         weights_path=result.checkpoint,
         counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
         history=result.history,
-        best_epoch=result.best["epoch"],
+        best=result.best,
         metrics=result.metrics,
         test_metrics=result.test_metrics,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
         mistakes=mistakes,
+        reasons=run.recipe.reasons,
         parameters=run.parameters.model_dump(),
         versions=get_versions(),
         timings=run.timings,
@@ -198,7 +219,7 @@ def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedF
         "model_name": run.parameters.model_name,
         "classes": list(result.classes),
         "ended": result.reason,
-        "best": {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")},
+        "best": dict(result.best),
         "validation": result.metrics,
         "test": result.test_metrics,
         "history": list(result.history),

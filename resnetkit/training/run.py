@@ -31,9 +31,11 @@ from resnetkit.learners.optimization import (
     compute_class_weights,
     load_optimizer,
 )
+from resnetkit.learners.recipe import Recipe, choose_recipe
 from resnetkit.machine.files import resolve_path, write_text
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.probing.linear_probe import ProbePath
 from resnetkit.training.run_folder import (
     create_run_folder,
     prepare_output_folder,
@@ -77,6 +79,7 @@ class Run:
     """
 
     parameters: TrainParameters
+    recipe: Recipe
     progress: Progress
     folder: Path
     splits: ImageSplits
@@ -111,17 +114,21 @@ class Run:
             classes=self.dataset.classes,
             preprocessing=self.preprocessing,
             small_input_stem=self.parameters.small_input_stem,
-            metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
+            metrics={name: row[name] for name in ("epoch", "strength", "val_accuracy", "val_loss") if name in row},
             versions=get_versions(),
-            training={**settings, "numerics": self.learner.numerics},
+            training={**settings, "numerics": self.learner.numerics, "recipe": self.recipe.to_dict()},
         )
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Go on with the recipe that the learner made of the first one."""
+        self.recipe, self.state.recipe = recipe, recipe.to_dict()
 
     def open_optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer, in the state of the last finished epoch.
 
         Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
         """
-        optimizer = build_optimizer(self.parameters, self.learner.module.parameters())
+        optimizer = build_optimizer(self.recipe, self.learner.module.parameters())
         if self.state.optimizer:
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
@@ -140,6 +147,29 @@ class Run:
         state.history.append(row)
         if is_due:
             self.save()
+
+    def finish_path(self, path: ProbePath, seconds: float) -> None:
+        """Take up a solved head, and save it."""
+        rows: list[Row] = [
+            {
+                "scaling": solution.scaling,
+                "strength": solution.strength,
+                "train_loss": solution.train_loss,
+                "val_loss": solution.val_loss,
+                "val_accuracy": solution.val_accuracy,
+                "held_out_loss": solution.held_out_loss,
+                "iterations": solution.num_iterations,
+                "seconds": seconds / len(path.solutions),
+                "is_chosen": solution is path.chosen,
+            }
+            for solution in path.solutions
+        ]
+        best = find_best(rows)
+        assert best is not None
+        self._unsaved_best = best, self.learner.get_state_dict()
+        self.state.weights = self.learner.module.state_dict()
+        self.state.history.extend(rows)
+        self.save()
 
     def save(self) -> None:
         """Write what is not written yet of the finished epochs: best weights, history, and at last the state.
@@ -173,7 +203,9 @@ class Run:
         """Say in words what a failed or stopped run leaves behind."""
         best = find_best(self.state.history[: self._num_saved])
         kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
-        if best is not None:
+        if best is not None and "strength" in best:
+            kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"
+        elif best is not None:
             kept = (
                 f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
                 f"kept; resume_from={self.folder} goes on after epoch {self._num_saved}"
@@ -198,17 +230,21 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     dataset = read_dataset(source, parameters.val_split, parameters.seed)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
-    splits = ImageSplits(dataset, start.preprocessing, parameters)
+    recipe = choose_recipe(parameters, len(dataset.train))
+    if earlier_folder is not None and earlier.recipe:
+        recipe = Recipe.from_dict(earlier.recipe)
+    splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
     timings = {"checking": time.monotonic() - began}
     splits.dataset = dataset
-    learner = _open_learner(parameters, start, splits)
+    learner = _open_learner(parameters, recipe, start, splits)
     state = TrainingState(
         parameters.model_dump(),
         Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
         dataset.classes,
         weights=learner.module.state_dict(),
+        recipe=recipe.to_dict(),
     )
     if earlier_folder is None:
         folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
@@ -218,8 +254,8 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
-    return Run(parameters, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+    loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
+    return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
 
 def get_versions() -> dict[str, str]:
@@ -233,10 +269,11 @@ def get_versions() -> dict[str, str]:
     return versions
 
 
-def _open_learner(parameters: TrainParameters, start: Start, splits: ImageSplits) -> Learner:
+def _open_learner(parameters: TrainParameters, recipe: Recipe, start: Start, splits: ImageSplits) -> Learner:
     if parameters.feature_extract:
-        return HeadLearner(start, splits, parameters)
-    return NetworkLearner(start, splits, parameters, choose_numerics(parameters.device, parameters.precision))
+        return HeadLearner(start, splits, parameters, recipe)
+    numerics = choose_numerics(parameters.device, parameters.precision)
+    return NetworkLearner(start, splits, parameters, recipe, numerics)
 
 
 def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from resnetkit.data.dataset import Sample
 from resnetkit.data.loading import Batch, ImageLoader, LoaderSettings
-from resnetkit.data.views import ImageMemory, _fit_short_side
+from resnetkit.data.views import ImageMemory, _reduce_short_side
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.reading import read_image
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
@@ -147,9 +147,9 @@ def test_large_images_are_reduced_by_averages_first(photographs: Mapping[str, np
 
 def test_images_that_would_lose_less_than_half_of_their_pixels_are_not_reduced() -> None:
     image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
-    np.testing.assert_array_equal(_fit_short_side(image, 71), image)
-    np.testing.assert_array_equal(_fit_short_side(image[:50], 71), image[:50])
-    assert _fit_short_side(image, 70).shape == (70, 84, 3)
+    np.testing.assert_array_equal(_reduce_short_side(image, 71), image)
+    np.testing.assert_array_equal(_reduce_short_side(image[:50], 71), image[:50])
+    assert _reduce_short_side(image, 70).shape == (70, 84, 3)
 
 
 # --- Keeping ---

@@ -16,11 +16,11 @@ from sklearn.datasets import load_digits
 
 from resnetkit.data.dataset import read_dataset
 from resnetkit.images.preprocessing import Preprocessing, normalize
-from resnetkit.learners.features import FeatureStore
 from resnetkit.learners.head import _NEEDED_LATER, HeadLearner
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
 from resnetkit.machine.progress import Progress
+from resnetkit.probing.features import FeatureStore
 from resnetkit.training.loop import train
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights
@@ -208,7 +208,7 @@ def test_a_store_gives_back_what_was_written(tmp_path, memory_bound):
 def test_a_mapped_file_changes_nothing(three_digits, make_parameters, backbone, monkeypatch):
     parameters = make_parameters(feature_extract=True, model_weight_file=str(backbone))
     in_memory = train(parameters, three_digits).checkpoint.read_bytes()
-    monkeypatch.setattr("resnetkit.learners.features.FeatureStore.__init__.__defaults__", (0,))
+    monkeypatch.setattr("resnetkit.probing.features.FeatureStore.__init__.__defaults__", (0,))
     on_disk = train(parameters, three_digits)
     assert on_disk.checkpoint.read_bytes() == in_memory
     assert not [path for path in on_disk.folder.iterdir() if "features" in path.name]
