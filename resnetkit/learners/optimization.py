@@ -69,15 +69,16 @@ def build_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> torch.op
     """
     weights = list(weights)
     is_fused = weights[0].device.type in ("cpu", "cuda", "mps")
-    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": recipe.weight_decay}]
+    groups: list[dict[str, Any]] = [{"params": weights}]
     if not recipe.decays_all:
         groups = [
-            {"params": [each for each in weights if each.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [each for each in weights if each.ndim > 1]},
             {"params": [each for each in weights if each.ndim == 1], "weight_decay": 0.0},
         ]
+    rates = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999), fused=is_fused)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=is_fused)
+        return torch.optim.AdamW(groups, **rates, betas=(recipe.momentum, 0.999), fused=is_fused)
+    return torch.optim.SGD(groups, **rates, momentum=recipe.momentum, fused=is_fused)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetkit.data.augmentation import Changes
 from resnetkit.data.dataset import Sample
 from resnetkit.data.loading import Batch, ImageLoader, LoaderSettings
 from resnetkit.data.views import ImageMemory, _reduce_short_side
@@ -26,7 +27,7 @@ from resnetkit.images.reading import read_image
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 
 CROP = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
-AUGMENTATIONS = ("none", "basic", "strong")
+AUGMENTATIONS = ("none", "gentle", "basic", "strong")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def samples(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.Temp
 
 
 def open_loader(samples: Sequence[Sample], preprocessing: Preprocessing = CROP, **settings: object) -> ImageLoader:
-    return ImageLoader(samples, preprocessing, LoaderSettings(**settings))  # type: ignore[arg-type]
+    changes = Changes(str(settings.pop("augmentation", "basic")))
+    return ImageLoader(samples, preprocessing, LoaderSettings(changes, **settings))  # type: ignore[arg-type]
 
 
 def collect(batches: Iterator[Batch]) -> dict[int, bytes]:
@@ -278,6 +280,7 @@ from pathlib import Path
 print("main script runs", flush=True)
 sys.path.insert(0, sys.argv[1])
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.data.augmentation import Changes
 from resnetkit.data.dataset import Sample
 from resnetkit.data.loading import ImageLoader, LoaderSettings
 

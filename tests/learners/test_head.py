@@ -19,6 +19,7 @@ from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.learners.head import _NEEDED_LATER, HeadLearner
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine.progress import Progress
 from resnetkit.probing.features import FeatureStore
 from resnetkit.training.loop import train
@@ -39,7 +40,9 @@ def make_head(three_digits, make_parameters, backbone, tmp_path):
         parameters = make_parameters(**settings)
         dataset = read_dataset(three_digits, 0.2, 0)
         start = initialize(parameters, dataset.classes)
-        learner = HeadLearner(start, ImageSplits(dataset, start.preprocessing, parameters), parameters)
+        recipe = choose_recipe(parameters, len(dataset.train))
+        splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
+        learner = HeadLearner(start, splits, parameters, recipe)
         learners.append(learner)
         learner.prepare(tmp_path, Progress())
         return learner, start
@@ -131,7 +134,8 @@ def test_threads_in_place_of_reading_processes_keep_images_too(three_digits, mak
     shutil.copytree(three_digits, tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", 0.2, 0)
     preprocessing = Preprocessing(32, 36, "crop", IMAGENET_MEAN, IMAGENET_STD)
-    splits = ImageSplits(dataset, preprocessing, make_parameters(num_workers=2))
+    parameters = make_parameters(num_workers=2)
+    splits = ImageSplits(dataset, preprocessing, parameters, choose_recipe(parameters, len(dataset.train)))
     with closing(splits):
         first = torch.cat([batch.images for batch in splits.open("train").plain(8)])
         shutil.rmtree(tmp_path / "data")
