@@ -75,10 +75,11 @@ def build_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> torch.op
             {"params": [each for each in weights if each.ndim > 1]},
             {"params": [each for each in weights if each.ndim == 1], "weight_decay": 0.0},
         ]
-    rates = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, **rates, betas=(recipe.momentum, 0.999), fused=is_fused)
-    return torch.optim.SGD(groups, **rates, momentum=recipe.momentum, fused=is_fused)
+        betas = recipe.momentum, 0.999
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=is_fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=is_fused)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -59,6 +59,7 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
     progress = progress or Progress()
     fix_thread_count()
     run = open_run(parameters, source, progress)
+    logger.info("run folder %s", run.folder)
     with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
             tracker.log_epoch(row)
@@ -212,6 +213,7 @@ def _explain_failures(run: Run) -> Iterator[None]:
         raise TrainingStopped(
             f"stopped on request{where}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,
+            run.folder,
         ) from error
     except TrainingDivergedError as error:
         raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error
