@@ -44,9 +44,16 @@ def explain_use_pretrained(values: TrainParameters) -> str:
 
 def explain_augmentation(values: TrainParameters) -> str:
     """Say when the head sees only plain views."""
-    if values.feature_extract and not values.cached_views:
+    if values.feature_extract and not _may_have_views(values):
         return "Not used: the head is trained on plain views, unless 'Cached views' is above 0."
     return ""
+
+
+def explain_changes(values: TrainParameters) -> str:
+    """Say when training images are not changed at all."""
+    if values.augmentation == "none":
+        return "Not used: there is no augmentation."
+    return explain_augmentation(values)
 
 
 def explain_cached_views(values: TrainParameters) -> str:
@@ -55,6 +62,22 @@ def explain_cached_views(values: TrainParameters) -> str:
         return "Not used: the whole network is trained."
     # At 0, either field must stay open: each would wait for the other.
     return "Not used: there is no augmentation." if values.augmentation == "none" and values.cached_views else ""
+
+
+def explain_step(values: TrainParameters) -> str:
+    """Say that a solved head takes no steps."""
+    if values.feature_extract and values.optimizer == "auto":
+        return "Not used: the head is solved at once, without steps."
+    return ""
+
+
+def explain_optimizer_setting(values: TrainParameters) -> str:
+    """Say that a recipe brings its own."""
+    return "Not used: chosen by the optimizer auto." if values.optimizer == "auto" else ""
+
+
+def _may_have_views(values: TrainParameters) -> bool:
+    return values.cached_views > 0 or (values.cached_views < 0 and values.optimizer == "auto")
 
 
 def explain_small_input_stem(values: TrainParameters) -> str:
@@ -74,7 +97,18 @@ UNUSED = {
     "use_pretrained": explain_use_pretrained,
     "small_input_stem": explain_small_input_stem,
     "augmentation": explain_augmentation,
+    "horizontal_flip": explain_changes,
+    "vertical_flip": explain_changes,
+    "rotation": explain_changes,
     "cached_views": explain_cached_views,
+    "epochs": explain_step,
+    "batch_size": explain_step,
+    "learning_rate": explain_step,
+    "early_stopping_patience": explain_step,
+    "time_limit_minutes": explain_step,
+    "momentum": explain_optimizer_setting,
+    "weight_decay": explain_optimizer_setting,
+    "scheduler": explain_optimizer_setting,
 }
 WARNINGS = {
     "dataset_folder": lambda values: warn_of_missing("dataset_folder", values),

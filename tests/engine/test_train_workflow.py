@@ -183,8 +183,8 @@ def test_wrong_parameters_are_refused_and_the_old_ones_stay(training):
     before = training.get_parameters()
     with pytest.raises(ValueError, match=r"no parameter 'epoch'; did you mean 'epochs'\?"):
         training.set_parameters({"batch_size": 4, "epoch": 1})
-    with pytest.raises(ValueError, match="'batch_size' must be an integer from 1 to 4096, got 0"):
-        training.set_parameters({"epochs": 3, "batch_size": 0})
+    with pytest.raises(ValueError, match="'batch_size' must be an integer from 0 to 4096, got -1"):
+        training.set_parameters({"epochs": 3, "batch_size": -1})
     assert training.get_parameters() == before
 
 
