@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnetkit.data.folders import read_folder
-from resnetkit.data.sources import ClassFiles, DatasetError, SourceFiles, enumerate_names, get_order
 from resnetkit.data.splitting import SPLIT_RULE, draw_by_name, draw_by_position, draw_groups
-from resnetkit.data.tables import TABLE_SUFFIXES, read_table
 from resnetkit.images.reading import IMAGE_SUFFIXES
 from resnetkit.machine.speaking import get_logger
+from resnetkit.sources.folders import read_folder
+from resnetkit.sources.names import ClassFiles, DatasetError, SourceFiles, enumerate_names, get_order
+from resnetkit.sources.tables import TABLE_SUFFIXES, read_table
 
 __all__ = ["Dataset", "DatasetError", "Sample", "check_splits", "read_dataset"]
 

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
-from resnetkit.data.sources import SPLITS
 from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
@@ -23,6 +22,7 @@ from resnetkit.machine.files import to_printable
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import compute_alone, count_cores
+from resnetkit.sources.names import SPLITS
 
 logger = get_logger()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetkit.data.sources import compose, get_order
+from resnetkit.sources.names import compose, get_order
 
 #: The rules of the draw: 1 went by the number of an image in its class, so that one image more drew others; 2 goes by
 #: its name. A run that began under the first goes on under it.

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from resnetkit.data.sources import enumerate_names
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.sources.names import enumerate_names
 from resnetkit.weights.architectures import ARCHITECTURES
 from resnetkit.weights.checkpoint import WeightsFile, open_weights
 from resnetkit.weights.errors import WeightsError

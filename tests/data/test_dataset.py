@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
-from resnetkit.data.sources import get_order
+from resnetkit.sources.names import get_order
 
 
 def write_files(folder: Path, *names: str) -> Path:

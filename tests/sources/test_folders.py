@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
-from resnetkit.data.sources import find_split
+from resnetkit.sources.names import find_split
 
 
 def write_files(folder: Path, *names: str) -> Path:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from resnetkit.data.sources import DatasetError, SourceFiles, enumerate_names, find_split
 from resnetkit.images.reading import IMAGE_SUFFIXES
 from resnetkit.machine.speaking import get_logger
+from resnetkit.sources.names import DatasetError, SourceFiles, enumerate_names, find_split
 
 logger = get_logger()
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from resnetkit.data.sources import (
+from resnetkit.images.reading import IMAGE_SUFFIXES
+from resnetkit.machine.speaking import get_logger
+from resnetkit.sources.names import (
     SPLITS,
     DatasetError,
     SourceFiles,
@@ -18,8 +20,6 @@ from resnetkit.data.sources import (
     get_order,
     is_filler,
 )
-from resnetkit.images.reading import IMAGE_SUFFIXES
-from resnetkit.machine.speaking import get_logger
 
 logger = get_logger()
 
