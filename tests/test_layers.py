@@ -24,6 +24,7 @@ ROOMS = (
     "weights",
     "runtimes",
     "answers",
+    "sources",
     "data",
     "results",
     "exports",

@@ -1,1 +1,1 @@
-"""From a folder or table of images to batches: splits, checks, augmentation, reading ahead."""
+"""From the files of a data set to batches: drawn splits, checks, augmentation, reading ahead."""

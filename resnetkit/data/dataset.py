@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from resnetkit.data.sources import (
-    TABLE_SUFFIXES,
-    ClassFiles,
-    DatasetError,
-    enumerate_names,
-    get_order,
-    read_folder,
-    read_table,
-)
+from resnetkit.data.splitting import SPLIT_RULE, draw_by_name, draw_by_position, draw_groups
 from resnetkit.images.reading import IMAGE_SUFFIXES
+from resnetkit.machine.speaking import get_logger
+from resnetkit.sources.folders import read_folder
+from resnetkit.sources.names import ClassFiles, DatasetError, SourceFiles, enumerate_names, get_order
+from resnetkit.sources.tables import TABLE_SUFFIXES, read_table
+
+__all__ = ["Dataset", "DatasetError", "Sample", "check_splits", "read_dataset"]
+
+logger = get_logger()
 
 MAX_CLASSES = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image file and the index of its class."""
 
@@ -41,7 +41,9 @@ class Dataset:
         val: What the best epoch is chosen by.
         test: What is only looked at in the end; may be empty.
         has_own_split: Whether `val` came with the data set; else it was drawn from its training images.
-        ignored: Files that lie in the folders but are no images by their names.
+        ignored: What was left out: files that are no images by their names, hidden files and folders, those of the
+            system, and what training wrote.
+        groups: What an image belongs to (a patient, a day) where a table says it; a drawn split separates none.
     """
 
     source: Path
@@ -51,35 +53,49 @@ class Dataset:
     test: tuple[Sample, ...]
     has_own_split: bool
     ignored: tuple[Path, ...] = ()
+    groups: Mapping[Path, str] = field(default_factory=dict)
 
 
-def read_dataset(source: Path, val_split: float, seed: int) -> Dataset:
+def read_dataset(
+    source: Path, val_split: float, seed: int, split_rule: int = SPLIT_RULE, output_folder: Path | None = None
+) -> Dataset:
     """Find the images of a data set, their classes and splits; no image is opened.
 
     Args:
-        source: A folder `train/<class>/` with `val/`, `valid/` or `validation/` and perhaps `test/` beside `train/`;
-            or a folder `<class>/`; or a CSV or TSV file with the columns path, label and perhaps split, whose paths
-            are relative to the file. Class folders may hold further folders. Hidden files are left out.
+        source: A folder `train/<class>/` with `val/` and perhaps `test/` beside `train/`, by any of their usual names;
+            or a folder `<class>/`; or a CSV or TSV file with columns of paths, relative to the file, and of labels,
+            perhaps also of splits and of groups. Class folders may hold further folders. What is hidden, of the
+            system or written by training is left out.
         val_split: Share of the training images that becomes the validation split where there is none.
         seed: Start of the draw of that split.
+        split_rule: How it is drawn, see `SPLIT_RULES`.
+        output_folder: Where training writes; where that is in the data set, it is no class.
 
     Raises:
         DatasetError: Nothing there, fewer than two classes or too many, a class without training images, no image
-            for validation, or a wrong row of a table.
+            for validation, a wrong row of a table, or folders that could be classes or splits.
     """
-    ignored: list[Path] = []
     if source.is_dir():
-        files = read_folder(source, ignored)
+        found = read_folder(source, output_folder)
     elif source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
-        files = read_table(source)
+        found = read_table(source)
     else:
-        found = "a file of another kind" if source.exists() else "nothing"
-        raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {found}")
+        there = "a file of another kind" if source.exists() else "nothing"
+        raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {there}")
+    files = found.splits
     _check_classes(source, files)
+    _warn_of_names(found.spellings)
     has_own_split = bool(files["val"])
-    if not has_own_split:
-        files["train"], files["val"] = _draw_split(files["train"], val_split, seed)
-    dataset = _build_dataset(source, files, has_own_split, ignored)
+    if has_own_split:
+        _warn_of_separated_groups(found)
+    elif found.groups:
+        files["train"], files["val"] = draw_groups(files["train"], found.groups, val_split, seed)
+    elif split_rule == 1:
+        files["train"], files["val"] = draw_by_position(files["train"], val_split, seed)
+    else:
+        root = source if source.is_dir() else source.parent
+        files["train"], files["val"] = draw_by_name(files["train"], root, val_split, seed)
+    dataset = _build_dataset(source, found, has_own_split)
     check_splits(dataset)
     return dataset
 
@@ -126,43 +142,45 @@ def _check_classes(source: Path, files: ClassFiles) -> None:
             f"'{source}' has {len(classes)} classes; expected at most {MAX_CLASSES}. Is each folder really a class?"
         )
     for name in classes:
+        if not name.strip():
+            raise DatasetError(f"'{source}' has a class whose name is blank; rename it")
         if not name.isprintable():
             raise DatasetError(f"class name {name!r} of '{source}' has characters that cannot be printed; rename it")
 
 
-def _build_dataset(source: Path, files: ClassFiles, has_own_split: bool, ignored: Iterable[Path]) -> Dataset:
-    classes = tuple(sorted(files["train"], key=get_order))
+def _warn_of_names(spellings: Mapping[str, Iterable[str]]) -> None:
+    """Warn of classes that are perhaps one, and of one that is written in several ways."""
+    alike = defaultdict(list)
+    for name, written in sorted(spellings.items()):
+        if len(written := sorted(written)) > 1:
+            logger.warning("%s are taken for one class, '%s'", enumerate_names(written), name)
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            logger.warning("%s are different classes; if they mean the same, rename them", enumerate_names(names))
+
+
+def _warn_of_separated_groups(found: SourceFiles) -> None:
+    splits = defaultdict(set)
+    for split, classes in found.splits.items():
+        for paths in classes.values():
+            for path in paths:
+                if path in found.groups:
+                    splits[found.groups[path]].add(split)
+    separated = sorted(group for group, places in splits.items() if "train" in places and len(places) > 1)
+    if separated:
+        logger.warning(
+            "images of the groups %s are in train and also in val or test; figures come out too good",
+            enumerate_names(separated),
+        )
+
+
+def _build_dataset(source: Path, found: SourceFiles, has_own_split: bool) -> Dataset:
+    classes = tuple(sorted(found.splits["train"], key=get_order))
     splits = {
-        split: tuple(Sample(path, label) for label, name in enumerate(classes) for path in files[split].get(name, ()))
-        for split in ("train", "val", "test")
+        split: tuple(Sample(path, label) for label, name in enumerate(classes) for path in files.get(name, ()))
+        for split, files in found.splits.items()
     }
-    return Dataset(source, classes, **splits, has_own_split=has_own_split, ignored=tuple(ignored))
-
-
-def _draw_split(
-    classes: Mapping[str, Sequence[Path]], val_split: float, seed: int
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Draw the validation images, class by class; a class's draw does not depend on the other classes."""
-    counts = _count_validation({name: len(paths) for name, paths in classes.items()}, val_split)
-    train, val = {}, {}
-    for name, paths in classes.items():
-        entropy = np.random.SeedSequence((seed, *get_order(name)))
-        order = np.random.Generator(np.random.Philox(entropy)).permutation(len(paths))
-        chosen = set(order[: counts[name]].tolist())
-        train[name] = [path for index, path in enumerate(paths) if index not in chosen]
-        val[name] = [path for index, path in enumerate(paths) if index in chosen]
-    return train, val
-
-
-def _count_validation(sizes: Mapping[str, int], val_split: float) -> dict[str, int]:
-    """Share out the validation images by the method of largest remainders.
-
-    Every class of two images and more gives at least one and keeps at least one.
-    """
-    names = sorted(sizes, key=get_order)
-    quotas = {name: sizes[name] * val_split for name in names}
-    counts = {name: int(quotas[name]) for name in names}
-    missing = round(sum(quotas.values())) - sum(counts.values())
-    for name in sorted(names, key=lambda name: counts[name] - quotas[name])[: max(0, missing)]:
-        counts[name] += 1
-    return {name: min(max(counts[name], 1), sizes[name] - 1) for name in names}
+    return Dataset(
+        source, classes, **splits, has_own_split=has_own_split, ignored=tuple(found.ignored), groups=found.groups
+    )

@@ -6,6 +6,7 @@ and what was read before have no influence.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.data.scanning import MAX_WARNINGS
 from resnetkit.data.views import ImageMemory, LoaderSettings
 from resnetkit.data.workers import ProcessTeam, ThreadTeam, open_team
 from resnetkit.images.pixels import ImageError
@@ -53,6 +55,9 @@ class ImageLoader:
 
     Attributes:
         skipped: Path of and reason for each image that could not be read; it is left out of all batches.
+
+    Where `settings` say that the files were checked, a `DatasetError` ends the reading once the data set is no longer
+    what it was: the folder of an image is gone, or half of the images, or more than one of them and more than a tenth.
     """
 
     def __init__(
@@ -129,15 +134,32 @@ class ImageLoader:
                 future.cancel()
 
     def _receive(self, index: int, future: Future[np.ndarray]) -> np.ndarray | None:
-        """Wait for the views of an image; None, and a note in `skipped`, where the file cannot be read."""
+        """Wait for the views of an image; None, and a note in `skipped`, where the file cannot be read.
+
+        Raises:
+            DatasetError: It is one too many.
+        """
         try:
             return future.result()
         except ImageError as error:
             if index not in self._skipped_indices:
                 self._skipped_indices.add(index)
                 self.skipped.append((self._samples[index].path, str(error)))
-                logger.warning("left out %s", error)
+                if len(self.skipped) <= MAX_WARNINGS:
+                    logger.warning("left out %s", error)
+            if self._settings.is_checked:
+                self._check_is_there(self._samples[index].path, error)
             return None
+
+    def _check_is_there(self, path: Path, error: ImageError) -> None:
+        count, total = len(self.skipped), len(self._samples)
+        if not os.path.isdir(path.parent):  # noqa: PTH112 - False where the drive gives an error, too
+            raise DatasetError(f"the folder '{path.parent}' is no longer there: is its drive connected?") from error
+        if 2 * count >= total or (count > 1 and 10 * count > total):
+            raise DatasetError(
+                f"{count} of {total} images can no longer be read, the last one in '{path.parent}' ({error}); "
+                "is its drive connected?"
+            ) from error
 
     def _collate(self, received: Sequence[tuple[int, np.ndarray]]) -> Batch:
         indices = np.repeat([index for index, _ in received], len(received[0][1]))

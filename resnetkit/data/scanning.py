@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from resnetkit.data.dataset import Dataset, Sample, check_splits
+from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
 from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
+from resnetkit.machine.files import to_printable
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import compute_alone, count_cores
+from resnetkit.sources.names import SPLITS
 
 logger = get_logger()
 
-_SPLITS = ("train", "val", "test")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Lines about single files on the console, of one kind; the report has them all.
+MAX_WARNINGS = 20
+#: Files of a group that the console names.
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class DataReport:
         leaks: Groups of files with the same picture, in train and also in val or test.
         label_conflicts: Groups of files with the same picture in different classes.
         duplicates: All groups of files with the same picture: equal pixels, whatever the format of the file.
-        ignored: Files in the folders that are no images by their names.
+        ignored: What was left out of the folders: no images by their names, hidden, of the system, or of training.
     """
 
     source: str
@@ -58,7 +66,7 @@ class DataReport:
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Picture:
     """What is known of one image file: its size and a checksum of its pixels, or why it cannot be read."""
 
@@ -90,13 +98,14 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
-    total = sum(len(getattr(dataset, split)) for split in _SPLITS)
+    total = sum(len(getattr(dataset, split)) for split in SPLITS)
     with progress.show("checking images", total, unit="image") as bar:
         pictures = list(progress.watch(_look_at_all(dataset, max_megapixels, on_image), bar))
+    _check_is_there(dataset, pictures)
     readable = [picture for picture in pictures if not picture.reason]
-    train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in _SPLITS)
+    train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
-    report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels))
+    report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels, progress))
     _warn(report)
     check_splits(cleaned)
     return cleaned, report
@@ -105,9 +114,6 @@ def check_images(
 def _look_at_all(
     dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
 ) -> Iterator[_Picture]:
-    executor = ThreadPoolExecutor(min(count_cores(), MAX_THREADS), "checking", initializer=compute_alone)
-    samples = [(split, sample) for split in _SPLITS for sample in getattr(dataset, split)]
-
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
         try:
@@ -117,38 +123,87 @@ def _look_at_all(
         on_image(split, sample.path, image)
         return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
 
+    return _map_in_threads(look_at, ((split, sample) for split in SPLITS for sample in getattr(dataset, split)))
+
+
+def _map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon."""
+    size = min(count_cores(), MAX_THREADS)
+    executor = ThreadPoolExecutor(size, "checking", initializer=compute_alone)
+    waiting: deque[Future[Result]] = deque()
     try:
-        yield from executor.map(look_at, samples)
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > 4 * size:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _find_same(pictures: Sequence[_Picture], max_megapixels: float) -> list[list[_Picture]]:
-    """Group files with equal pixels; only what agrees in size and checksum is read again and compared for certain."""
+def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
+    """Refuse a data set whose folder went away while it was checked.
+
+    Raises:
+        DatasetError: It is so.
+    """
+    if any(picture.reason for picture in pictures) and not dataset.source.exists():
+        raise DatasetError(f"'{dataset.source}' is no longer there; it vanished while its images were checked")
+
+
+def _find_same(pictures: Sequence[_Picture], max_megapixels: float, progress: Progress) -> list[list[_Picture]]:
+    """Group files with equal pixels.
+
+    Only what agrees in size and checksum is read again, and of that only files of different bytes are decoded again.
+    """
     candidates = defaultdict(list)
     for picture in pictures:
         candidates[picture.width, picture.height, picture.checksum].append(picture)
+    alike = [group for group in candidates.values() if len(group) > 1]
+    paths = [picture.sample.path for group in alike for picture in group]
+    contents = dict(zip(paths, _hash_all(_hash_file, paths, progress), strict=True))
+    by_content = [{contents[picture.sample.path]: picture.sample.path for picture in group} for group in alike]
+    differing = {content: path for paths in by_content if len(paths) > 1 for content, path in paths.items()}
+    hashes = _hash_all(lambda path: _hash_pixels(path, max_megapixels), list(differing.values()), progress)
+    pixels = dict(zip(differing, hashes, strict=True))
     groups = []
-    for alike in candidates.values():
-        if len(alike) > 1:
-            same = defaultdict(list)
-            for picture in alike:
-                same[_hash_pixels(picture.sample.path, max_megapixels)].append(picture)
-            groups += [group for group in same.values() if len(group) > 1]
+    for group in alike:
+        same = defaultdict(list)
+        for picture in group:
+            content = contents[picture.sample.path]
+            same[pixels.get(content, content)].append(picture)
+        groups += [group for group in same.values() if len(group) > 1]
     return groups
+
+
+def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
+    with progress.show("comparing images", len(paths), unit="image") as bar:
+        return list(progress.watch(_map_in_threads(function, paths), bar))
+
+
+def _hash_file(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        return bytes(path)  # It vanished meanwhile: equal to nothing.
+    return digest.digest()
 
 
 def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
     try:
         return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
     except ImageError:
-        return str(path).encode("utf-8", "surrogateescape")  # It became unreadable meanwhile: equal to nothing.
+        return bytes(path)  # It became unreadable meanwhile: equal to nothing.
 
 
 def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]]) -> DataReport:
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-    counts = {name: dict.fromkeys(_SPLITS, 0) for name in dataset.classes}
-    for split in _SPLITS:
+    counts = {name: dict.fromkeys(SPLITS, 0) for name in dataset.classes}
+    for split in SPLITS:
         for sample in getattr(dataset, split):
             counts[dataset.classes[sample.label]][split] += 1
 
@@ -161,7 +216,7 @@ def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequenc
         class_counts=counts,
         image_sizes=_summarize_sizes([picture for picture in pictures if not picture.reason]),
         unreadable=[
-            {"path": _name(picture.sample.path, folder), "reason": _to_text(picture.reason)}
+            {"path": _name(picture.sample.path, folder), "reason": to_printable(picture.reason)}
             for picture in pictures
             if picture.reason
         ],
@@ -187,30 +242,33 @@ def _summarize_sizes(pictures: Sequence[_Picture]) -> dict[str, dict[str, int]]:
 
 
 def _warn(report: DataReport) -> None:
-    for entry in report.unreadable:
+    for entry in report.unreadable[:MAX_WARNINGS]:
         logger.warning("left out %s", entry["reason"])
+    if len(report.unreadable) > MAX_WARNINGS:
+        logger.warning("left out %d more images that cannot be read", len(report.unreadable) - MAX_WARNINGS)
     if report.leaks:
         remedy = "remove the copies" if report.has_own_split else "remove the copies, or give a validation split"
         logger.warning(
             "%d pictures are in train and also in val or test, such as %s; figures come out too good; %s",
             len(report.leaks),
-            " = ".join(report.leaks[0]),
+            _shorten(report.leaks[0]),
             remedy,
         )
     if report.label_conflicts:
         logger.warning(
             "%d pictures are in more than one class, such as %s",
             len(report.label_conflicts),
-            " = ".join(report.label_conflicts[0]),
+            _shorten(report.label_conflicts[0]),
         )
+
+
+def _shorten(group: Sequence[str]) -> str:
+    """Write a group of files that are the same; of many, some."""
+    shown = " = ".join(group[:_MAX_NAMED])
+    return f"{shown} and {len(group) - _MAX_NAMED} more" if len(group) > _MAX_NAMED else shown
 
 
 def _name(path: Path, folder: Path | None) -> str:
     if folder is not None and path.is_relative_to(folder):
         path = path.relative_to(folder)
-    return _to_text(path.as_posix())
-
-
-def _to_text(name: str) -> str:
-    """Replace what is no UTF-8 in a file's name, so that the report can be written."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return to_printable(path.as_posix())

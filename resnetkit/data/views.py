@@ -39,6 +39,7 @@ class LoaderSettings:
         num_workers: Processes that read; 0 reads in threads of this process. No influence on the images.
         memory_bound_mb: Megabytes of decoded and reduced images that are kept. No influence on the images.
         max_megapixels: Larger images are refused.
+        is_checked: Whether all files could be read before: many that cannot are then an error.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -46,6 +47,7 @@ class LoaderSettings:
     num_workers: int = 0
     memory_bound_mb: int = IMAGE_BOUND_MB
     max_megapixels: float = 500
+    is_checked: bool = False
 
 
 class ImageMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.sources.names import enumerate_names
 from resnetkit.weights.architectures import ARCHITECTURES
 from resnetkit.weights.checkpoint import WeightsFile, open_weights
 from resnetkit.weights.errors import WeightsError
@@ -37,7 +39,7 @@ class Start:
 def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
     """Take the weights from a file, from ImageNet's or from the seed.
 
-    The head stays only where the file names the same classes in the same order.
+    The head's rows stay where the file names their classes; those of other classes are drawn from the seed.
 
     Raises:
         WeightsError: The file is missing, damaged, or of another architecture or stem than the parameters say.
@@ -57,10 +59,50 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
         kept = weights.metadata.preprocessing.at_size(parameters.input_size)
         preprocessing = replace(kept, resize_mode=parameters.resize_mode)
     state_dict = weights.read_state_dict()
-    if weights.metadata is None or tuple(weights.metadata.classes) != tuple(classes):
-        state_dict |= initialize_head(state_dict["fc.weight"].shape[1], len(classes), parameters.seed)
-        logger.info("new head for %d classes", len(classes))
+    known = weights.metadata.classes if weights.metadata is not None else ()
+    if tuple(known) != tuple(classes):
+        state_dict |= _adapt_head(state_dict, known, classes, parameters.seed)
     return Start(state_dict, preprocessing, weights.content_hash)
+
+
+def _adapt_head(
+    state_dict: Mapping[str, torch.Tensor], known: Sequence[str], classes: Sequence[str], seed: int
+) -> dict[str, torch.Tensor]:
+    """Return a head for other classes: the rows of those that have their names in both, and new ones.
+
+    Each new row has draws of its own, from the seed and the class's name, so that no other class has a part in it.
+
+    Args:
+        state_dict: Of the network, with `fc.weight` (len(known), features) and `fc.bias`.
+        known: The classes of its outputs; empty where they have no names.
+        classes: The classes wanted.
+        seed: Start of the draws.
+    """
+    features = state_dict["fc.weight"].shape[1]
+    rows = {name: row for row, name in enumerate(known) if name in set(classes)}
+    if not rows:
+        logger.info("new head for %d classes", len(classes))
+        return initialize_head(features, len(classes), seed)
+    weight, bias = torch.empty(len(classes), features), torch.empty(len(classes))
+    for place, name in enumerate(classes):
+        if name in rows:
+            weight[place], bias[place] = state_dict["fc.weight"][rows[name]], state_dict["fc.bias"][rows[name]]
+        else:
+            drawn = initialize_head(features, 1, _derive_seed(seed, name))
+            weight[place], bias[place] = drawn["fc.weight"][0], drawn["fc.bias"][0]
+    logger.info(
+        "the head keeps the rows of %d classes by their names; new: %s; dropped: %s",
+        len(rows),
+        enumerate_names([name for name in classes if name not in rows]) or "none",
+        enumerate_names([name for name in known if name not in rows]) or "none",
+    )
+    return {"fc.weight": weight, "fc.bias": bias}
+
+
+def _derive_seed(seed: int, name: str) -> int:
+    """Return a seed for one class, from 0 to 2**63 - 1."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def _get_preprocessing(parameters: TrainParameters) -> Preprocessing:

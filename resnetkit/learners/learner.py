@@ -107,6 +107,7 @@ class ImageSplits:
             num_workers=parameters.num_workers,
             memory_bound_mb=0 if has_processes and parameters.feature_extract else IMAGE_BOUND_MB,
             max_megapixels=parameters.max_image_megapixels,
+            is_checked=True,
         )
         self._memory = None if has_processes else ImageMemory(IMAGE_BOUND_MB)
         self._loaders: dict[str, ImageLoader] = {}

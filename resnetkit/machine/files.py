@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,9 +30,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file with Unix line ends, whole or not at all."""
+    """Write a UTF-8 text file with Unix line ends, whole or not at all; see `to_printable` for odd file names."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+        temporary.write_bytes(to_printable(text).encode("utf-8"))
+
+
+def to_printable(text: str) -> str:
+    """Replace what stands in Python's strings for bytes of file names that are no UTF-8, which cannot be encoded."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def resolve_path(text: str) -> Path:

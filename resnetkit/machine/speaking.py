@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from resnetkit.machine.files import to_printable
+
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
 
@@ -40,7 +42,9 @@ def _prefix_error(error: Exception, name: str) -> None:
 
 class _SpeakerFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the message, not the handlers: these are the application's."""
+        """Change the message, not the handlers: these are the application's, and may take UTF-8 only."""
+        if (text := record.getMessage()) != (printable := to_printable(text)):
+            record.msg, record.args = printable, ()
         if name := _speaker.get():
             record.msg = f"{name}: {record.msg}"
         return True

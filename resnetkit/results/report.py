@@ -63,7 +63,7 @@ _FINDING_TITLES = {
     "leaks": "Same picture in training and in validation or test: the figures are too good",
     "label_conflicts": "Same picture in different classes",
     "duplicates": "Same picture more than once",
-    "ignored": "Files that are no images",
+    "ignored": "Left out: no images, or no part of a data set",
 }
 
 

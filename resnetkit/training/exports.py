@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from resnetkit.data.dataset import DatasetError
 from resnetkit.exports.export import (
     CHECKED_IF_SAME,
     ExportedFile,
@@ -44,9 +45,10 @@ def export_model(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[Ex
         # The images stand class after class: take some of every class.
         count = CHECKED_IF_SAME if wanted == [export_pth] else _BATCH_SIZE
         indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, count).astype(int))
-        batch = next(val.plain(_BATCH_SIZE, indices.tolist()), None)
-        if batch is None:
-            raise ExportError("no export was written: the validation images can no longer be read")
+        try:
+            batch = next(val.plain(_BATCH_SIZE, indices.tolist()))
+        except (DatasetError, StopIteration) as error:
+            raise ExportError("no export was written: the validation images can no longer be read") from error
         for export in wanted:
             run.progress.check()
             written.append(export(run.folder, model, metadata, batch.images))

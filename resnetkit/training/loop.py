@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
 from resnetkit.machine.progress import Progress, TrainingStopped
@@ -52,6 +53,7 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
         ValueError: Parameters, data set or weights file are not usable; nothing was written.
         TrainingStopped: The caller asked for it; the message says how to go on.
         TrainingDivergedError: The loss became NaN or infinite.
+        DatasetError: The data set went away meanwhile; the message says how to go on.
         MemoryError: A batch does not fit; the message names the size to try.
         OSError: The run folder cannot be written to; what was saved stays valid.
     """
@@ -215,8 +217,8 @@ def _explain_failures(run: Run) -> Iterator[None]:
             run.folder / BEST_CHECKPOINT if run.state.history else None,
             run.folder,
         ) from error
-    except TrainingDivergedError as error:
-        raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error
+    except (TrainingDivergedError, DatasetError) as error:
+        raise type(error)(f"{error}; {run.describe_kept()}") from error
     except Exception as error:
         explained = _explain_memory(error, run) or _explain_disk(error, run)
         if explained is None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.exports.export import ExportedFile, ExportError
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_text
@@ -126,11 +126,11 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         reason=reason,
     )
     started = time.monotonic()
-    failure: ExportError | None = None
+    failure: ExportError | DatasetError | None = None
     exports: list[ExportedFile] = []
     try:
         exports = export_model(run, model, metadata)
-    except ExportError as error:  # figures and report of a finished training are not lost with it
+    except (ExportError, DatasetError) as error:  # figures and report of a finished training are not lost with it
         failure = error
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -17,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetkit.data.dataset import Dataset, Sample, read_dataset
+from resnetkit.data.dataset import Dataset, read_dataset
+from resnetkit.data.identity import hash_dataset, measure_files
 from resnetkit.data.scanning import DataReport, check_images
+from resnetkit.data.splitting import SPLIT_RULE
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.learners.head import HeadLearner
@@ -222,12 +223,14 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     """
     parameters.check_consistency()
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
+    split_rule = SPLIT_RULE
     if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)
     else:
-        earlier = read_state(earlier_folder)
+        earlier, output_folder = read_state(earlier_folder), earlier_folder.parent
         check_resumable(earlier, parameters)
-    dataset = read_dataset(source, parameters.val_split, parameters.seed)
+        split_rule = earlier.split_rule
+    dataset = read_dataset(source, parameters.val_split, parameters.seed, split_rule, output_folder)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     recipe = choose_recipe(parameters, len(dataset.train))
@@ -237,14 +240,16 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
     timings = {"checking": time.monotonic() - began}
+    dataset, sizes = measure_files(dataset)
     splits.dataset = dataset
     learner = _open_learner(parameters, recipe, start, splits)
     state = TrainingState(
         parameters.model_dump(),
-        Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
+        Circumstances(hash_dataset(dataset, sizes), start.content_hash, learner.numerics, torch.get_num_threads()),
         dataset.classes,
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
+        split_rule=split_rule,
     )
     if earlier_folder is None:
         folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
@@ -279,15 +284,3 @@ def _open_learner(parameters: TrainParameters, recipe: Recipe, start: Start, spl
 def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:
     labels = np.array([sample.label for sample in dataset.train])
     return compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
-
-
-def _hash_dataset(dataset: Dataset) -> str:
-    """Hash names, labels, sizes and splits of all images; where the folder lies has no influence."""
-    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-
-    def identify(sample: Sample) -> tuple[str, int, int]:
-        path = sample.path.relative_to(folder) if sample.path.is_relative_to(folder) else sample.path
-        return path.as_posix(), sample.label, sample.path.stat().st_size
-
-    splits = [[identify(sample) for sample in split] for split in (dataset.train, dataset.val, dataset.test)]
-    return hashlib.sha256(json.dumps([dataset.classes, splits], ensure_ascii=True).encode()).hexdigest()

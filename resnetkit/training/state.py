@@ -63,6 +63,7 @@ class TrainingState:
         weights: State dict of what is trained: the whole network, or its head.
         optimizer: State dict of the optimizer; empty before the first epoch has ended.
         recipe: How it is trained, `Recipe.to_dict()`; empty in runs from before there were recipes.
+        split_rule: How validation images were drawn, see `SPLIT_RULES`; states of the first rule do not say it.
     """
 
     parameters: dict[str, Any]
@@ -72,6 +73,7 @@ class TrainingState:
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    split_rule: int = 1
 
     @property
     def epoch(self) -> int:

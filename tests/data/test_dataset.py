@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
-from resnetkit.data.sources import get_order
+from resnetkit.sources.names import get_order
 
 
 def write_files(folder: Path, *names: str) -> Path:
@@ -133,8 +134,14 @@ def test_order_and_split_do_not_depend_on_the_file_system(tmp_path: Path, monkey
     first = read(write_classes(tmp_path / "first", sizes))
     decomposed = {unicodedata.normalize("NFD", name): size for name, size in sizes.items()}
     write_classes(tmp_path / "second", decomposed)
-    listed = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda self: sorted(listed(self), reverse=True))
+    listed = os.scandir
+
+    @contextmanager
+    def list_backwards(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with listed(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", list_backwards)
     second = read(tmp_path / "second")
     assert second.classes == first.classes
     for split in ("train", "val"):
@@ -181,9 +188,9 @@ def test_split_has_the_properties_of_a_stratified_shuffle_split(
     val_split=st.floats(0.01, 0.9),
 )
 def test_every_class_is_in_train_and_if_possible_in_validation(sizes: dict[str, int], val_split: float) -> None:
-    from resnetkit.data.dataset import _count_validation
+    from resnetkit.data.splitting import count_validation
 
-    counts = _count_validation(sizes, val_split)
+    counts = count_validation(sizes, val_split)
     for name, size in sizes.items():
         assert 0 <= counts[name] <= size - 1
         assert counts[name] >= 1 or size == 1
@@ -267,7 +274,7 @@ def test_table_may_hold_absolute_paths_and_labels_with_commas(tmp_path: Path) ->
         ("1.jpg,cat\nmissing.jpg,dog\n", r"row 2 .*'missing\.jpg'.*no file"),
         ("1.jpg,cat\n\n3.jpg\n", r"row 3 .*must be path,label,split, got '3\.jpg'"),
         ("path,label\n1.jpg,\n", r"row 2 .*must be path,label, got '1\.jpg,'"),
-        ("1.jpg,cat,train\n3.jpg,dog,training\n", "row 2 .*split train, val or test, got 'training'"),
+        ("1.jpg,cat,train\n3.jpg,dog,practice\n", "row 2 .*split train, val or test, got 'practice'"),
         ("1.jpg,cat,train\n3.jpg,dog,\n", "row 2 .*in all rows or in none"),
         ("1.jpg,cat,train,x\n", "row 1 .*must be path,label,split"),
         ('1.jpg,cat\n"3.jpg,dog\n', "row 2 .*cannot be read"),

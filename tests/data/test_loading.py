@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 from resnetkit.data.augmentation import Changes
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.data.loading import Batch, ImageLoader, LoaderSettings
 from resnetkit.data.views import ImageMemory, _reduce_short_side
 from resnetkit.images.preprocessing import Preprocessing
@@ -201,6 +202,35 @@ def test_image_that_becomes_unreadable_is_left_out_and_noted_once(
     assert len(caplog.records) == 2
 
 
+@pytest.mark.parametrize(
+    ("lost", "is_an_error"), [(1, False), (2, True), (6, True), (12, True)], ids=["one", "two", "half", "all"]
+)
+def test_checked_files_that_are_lost_end_the_reading(
+    samples: Sequence[Sample], tmp_path: Path, lost: int, is_an_error: bool
+) -> None:
+    copies = copy_samples(samples, tmp_path)
+    for sample in copies[:lost]:
+        sample.path.unlink()
+    with closing(open_loader(copies, is_checked=True)) as loader:
+        if is_an_error:
+            with pytest.raises(DatasetError, match=f"of {len(copies)} images can no longer be read.*'{tmp_path}"):
+                list(loader.plain(4))
+        else:
+            assert sum(len(batch.indices) for batch in loader.plain(4)) == len(copies) - 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_folder_that_is_gone_is_named_at_once(
+    samples: Sequence[Sample], tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies = copy_samples(samples, tmp_path / "drive")
+    shutil.rmtree(tmp_path / "drive")
+    with closing(open_loader(copies, is_checked=True, num_workers=num_workers)) as loader:
+        with pytest.raises(DatasetError, match=r"the folder '.*drive.*' is no longer there"):
+            list(loader.plain(4))
+        assert len(loader.skipped) == 1
+
+
 def test_image_over_the_limit_is_left_out(samples: Sequence[Sample]) -> None:
     with closing(open_loader(samples, max_megapixels=0.2)) as loader:
         list(loader.plain(4))
@@ -281,7 +311,7 @@ print("main script runs", flush=True)
 sys.path.insert(0, sys.argv[1])
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.data.augmentation import Changes
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.data.loading import ImageLoader, LoaderSettings
 
 samples = [Sample(path, 0) for path in sorted(Path(sys.argv[2]).glob("*.jpg"))]
@@ -322,6 +352,7 @@ def test_processes_end_when_their_parent_is_killed(samples: Sequence[Sample], tm
 
 
 def copy_samples(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    folder.mkdir(exist_ok=True)
     copies = []
     for number, sample in enumerate(samples):
         path = folder / f"{number}.jpg"

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnetkit.data import scanning
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.machine.progress import Progress, TrainingStopped
@@ -138,6 +140,72 @@ def test_equal_checksums_alone_make_no_duplicates(folder: Path, monkeypatch: pyt
     monkeypatch.setattr("resnetkit.data.scanning.zlib", SimpleNamespace(crc32=lambda _: 0))
     _, report = check(folder)
     assert report.duplicates == []
+
+
+def test_files_of_other_bytes_and_equal_pixels_are_found_among_copies(folder: Path) -> None:
+    original = folder / "train" / "china" / "1.png"
+    for number in range(3):
+        shutil.copy(original, folder / "train" / "china" / f"copy{number}.png")
+        with Image.open(original) as image:
+            image.save(folder / "val" / "china" / f"copy{number}.bmp")
+    _, report = check(folder)
+    assert [len(group) for group in report.duplicates] == [7]
+    assert [len(group) for group in report.leaks] == [7]
+
+
+def test_large_groups_are_logged_in_a_few_words(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(60):
+        shutil.copy(folder / "train" / "china" / "1.png", folder / "val" / "flower" / f"copy{number:02}.png")
+    _, report = check(folder)
+    assert [len(group) for group in report.leaks] == [61]
+    leaks, conflicts = (record.message for record in caplog.records)
+    for message in (leaks, conflicts):
+        assert "copy01.png and 58 more" in message
+        assert "copy02.png" not in message
+
+
+def test_many_unreadable_images_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(100):
+        (folder / "train" / "china" / f"bad{number}.png").write_bytes(b"no image")
+    _, report = check(folder)
+    assert len(report.unreadable) == 100
+    assert len(caplog.records) == 21
+    assert "left out 80 more images" in caplog.text
+
+
+def test_looking_for_duplicates_may_stop_and_takes_several_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        shutil.copy(folder / "train" / "china" / "1.png", folder / "train" / "china" / f"copy{number}.png")
+    threads, questions = set(), []
+    hash_file = scanning._hash_file
+
+    def notice(path: Path) -> bytes:
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return hash_file(path)
+
+    monkeypatch.setattr(scanning, "_hash_file", notice)
+    monkeypatch.setattr(scanning, "count_cores", lambda: 4)
+    dataset = read_dataset(folder, 0.2, 0)
+    running = threading.active_count()
+    with pytest.raises(TrainingStopped):
+        check_images(dataset, 500, Progress(is_stop_requested=lambda: len(questions.append(1) or questions) > 70))
+    assert len(questions) == 71, "it stopped among the 51 that look the same, after all 64 were read"
+    assert threading.active_count() == running
+    assert threading.get_ident() not in threads
+    assert len(threads) > 1
+
+
+def test_data_set_that_vanishes_while_it_is_checked_is_one_error(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = read_dataset(folder, 0.2, 0)
+    shutil.rmtree(folder)
+    with pytest.raises(DatasetError, match="is no longer there"):
+        check_images(dataset, 500, Progress())
+    assert not caplog.records
 
 
 def test_class_without_a_readable_training_image_is_an_error(folder: Path) -> None:
