@@ -55,7 +55,7 @@ from resnetkit.training.state import (
     write_state,
 )
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
-from resnetkit.weights.metadata import ModelMetadata
+from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
@@ -184,6 +184,7 @@ class Run:
             self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
+            write_preprocessing(self.folder, self.preprocessing)
             publish_latest(self.folder)
             self._is_published = True
         self._write_history()

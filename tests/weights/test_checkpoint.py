@@ -105,7 +105,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(path, state_dict, monkeypatch)
         ("missing.pth", None, "does not exist"),
         ("empty.safetensors", b"", "is empty"),
         ("empty.pth", b"", "is empty"),
-        ("model.bin", b"12345678", r"has an unknown ending; expected one of \.safetensors, \.pth, "),
+        ("model.h5", b"12345678", r"has an unknown ending; expected one of \.safetensors, \.pth, "),
         ("short.safetensors", b"1234", "was cut off"),
         ("text.safetensors", b"cat\ndog\nfish\nand more", "was cut off"),
         ("list.safetensors", struct.pack("<Q", 2) + b"[]" + b"\0" * 10, "header is no JSON object"),
