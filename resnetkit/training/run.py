@@ -37,6 +37,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.linear_probe import ProbePath
 from resnetkit.training.run_folder import (
+    RunFolderLock,
     create_run_folder,
     prepare_output_folder,
     publish_latest,
@@ -49,6 +50,7 @@ from resnetkit.training.state import (
     TrainingState,
     check_circumstances,
     check_resumable,
+    check_tensors,
     copy_to_cpu,
     find_best,
     read_state,
@@ -76,6 +78,7 @@ class Run:
         learner: What is trained, and its inputs.
         state: What a resumed run goes on from.
         timings: Seconds by name, for the report.
+        lock: Keeps other processes out of the run folder.
     """
 
     parameters: TrainParameters
@@ -89,6 +92,7 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
+    lock: RunFolderLock | None = None
     _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
@@ -105,6 +109,12 @@ class Run:
     def last_accuracy(self) -> float | None:
         """Validation accuracy of the last finished epoch."""
         return self.state.history[-1]["val_accuracy"] if self.state.history else None
+
+    def close(self) -> None:
+        """Give readers, features and the run folder back."""
+        self.learner.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def describe(self, row: Row) -> ModelMetadata:
         """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
@@ -215,13 +225,27 @@ class Run:
 
 
 def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
-    """Check everything that can be wrong, then make the run folder, or take up the one to resume.
+    """Check everything that can be wrong, then make the run folder, or take up the one to resume; it is locked.
 
     Raises:
         ValueError: Parameters, data set or weights file are not usable; nothing was written.
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
+    lock = None
+    if parameters.resume_from and (folder := resolve_path(parameters.resume_from).resolve()).is_dir():
+        lock = RunFolderLock(folder)
+    try:
+        run = _open_run(parameters, source, progress)
+        run.lock = lock or RunFolderLock(run.folder)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return run
+
+
+def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)
@@ -253,6 +277,7 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         check_circumstances(earlier, state.circumstances)
         remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
+        check_tensors(state, learner.module, parameters)
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-import pickle
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
-from resnetkit.machine.files import atomic_path
+from resnetkit.formats.tensors import StoredTensor
+from resnetkit.formats.torch_file import Inert, read_torch_file
+from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -19,6 +22,11 @@ from resnetkit.parameters.training import TrainParameters
 logger = get_logger()
 
 STATE_FILE = "state.pt"
+
+#: Weights and two averages of the largest network have a third of it.
+_MAX_BYTES = 2 << 30
+_MAX_DEPTH = 6
+_PLAIN = (str, int, float, bool, type(None), list)
 
 #: Figures of one epoch: epoch (from 1), train_loss, train_accuracy (None for mixed targets), val_loss, val_accuracy,
 #: learning_rate (of the last step), seconds. Or of one strength of a solved head, see `Run.finish_path`.
@@ -117,7 +125,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
 
 
 def read_state(folder: Path) -> TrainingState:
-    """Read the state of a run folder; no code that the file may hold is run.
+    """Read the state of a run folder; no code that the file may hold is run, and every part of it is looked at.
 
     Raises:
         ParameterError: The folder holds none, or a damaged or foreign one.
@@ -126,13 +134,112 @@ def read_state(folder: Path) -> TrainingState:
     if not path.is_file():
         raise ParameterError(f"'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        circumstances = Circumstances(**content.pop("circumstances"))
-        return TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
+        return _parse_state(_to_tensors(read_torch_file(read_file(path, _MAX_BYTES))))
+    except (ValueError, OSError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ParameterError(
-            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({error})"
+            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({reason})"
         ) from error
+
+
+def check_tensors(state: TrainingState, module: nn.Module, parameters: TrainParameters) -> None:
+    """Compare every tensor's name, shape and type with what training makes, before torch's kernels see one.
+
+    Args:
+        state: What was read.
+        module: What is trained.
+        parameters: Of the run; they say which averages its optimizer keeps.
+
+    Raises:
+        ParameterError: One is missing, superfluous, of another shape or type, or not finite.
+    """
+    expected = module.state_dict()
+    found = dict(state.weights)
+    if found.keys() != expected.keys():
+        _refuse(f"weights named {_list_differing(found, expected)}, expected those of the network")
+    for name, tensor in expected.items():
+        _check_tensor(f"weights '{name}'", found[name], tensor.shape, tensor.dtype)
+    if bool(state.optimizer) != bool(state.history):
+        _refuse("an optimizer that does not belong to its history")
+    if state.optimizer:
+        _check_optimizer(state.optimizer.get("state"), list(module.parameters()), parameters)
+
+
+def _check_optimizer(averages: Any, weights: Sequence[torch.Tensor], parameters: TrainParameters) -> None:
+    names = {"adamw": {"step", "exp_avg", "exp_avg_sq"}}.get(parameters.optimizer, {"momentum_buffer"})
+    if parameters.optimizer == "sgd" and parameters.momentum == 0:
+        names = set()
+    if not isinstance(averages, dict) or (names and averages.keys() != set(range(len(weights)))):
+        _refuse("averages of other weights than the optimizer's")
+    for index, own in averages.items():
+        if not isinstance(own, dict) or {name for name, value in own.items() if value is not None} != names:
+            _refuse(f"averages that {parameters.optimizer} does not keep")
+        for name in names:
+            tensor, weight = own[name], weights[index]
+            _check_tensor(f"average '{name}' {index}", tensor, () if name == "step" else weight.shape, torch.float32)
+            if not tensor.isfinite().all() or (name in ("step", "exp_avg_sq") and tensor.min() < 0):
+                _refuse(f"average '{name}' {index} with impossible values")
+
+
+def _check_tensor(what: str, tensor: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        _refuse(f"{what} that are no tensor")
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
+        _refuse(f"{what} as {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {tuple(shape)}")
+
+
+def _list_differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    return ", ".join(str(name)[:60] for name in sorted(found.keys() ^ expected.keys(), key=str)[:3])
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ParameterError(f"'resume_from': the run's {STATE_FILE} is damaged or belongs to another run: it holds {what}")
+
+
+def _to_tensors(content: Any, depth: int = 0) -> Any:
+    """Return what was read with tensors of torch; objects of other classes are no part of a state."""
+    if isinstance(content, StoredTensor):
+        tensor = torch.from_numpy(content.to_array())
+        return tensor.bfloat16() if content.dtype == "bfloat16" else tensor
+    if isinstance(content, Inert) or depth > _MAX_DEPTH:
+        raise ValueError(f"it holds {content.class_name if isinstance(content, Inert) else 'too many levels'}")
+    if isinstance(content, dict):
+        return {name: _to_tensors(value, depth + 1) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_to_tensors(value, depth + 1) for value in content]
+    return content
+
+
+def _parse_state(content: Any) -> TrainingState:
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    content = dict(content)
+    circumstances = Circumstances(**content.pop("circumstances"))
+    kinds = {field.name: str if field.type == "str" else int for field in fields(Circumstances)}
+    if not all(type(getattr(circumstances, name)) is kind for name, kind in kinds.items()):
+        raise ValueError("its circumstances are of other types")
+    state = TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
+    if not all(isinstance(name, str) for name in state.classes):
+        raise ValueError("its class names are no texts")
+    for part in (state.parameters, state.weights, state.optimizer):
+        if not isinstance(part, dict):
+            raise TypeError(f"a {type(part).__name__} where names and values should be")
+    if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):
+        raise ValueError("its parameters are no plain values")
+    _check_history(state.history)
+    return state
+
+
+def _check_history(history: Any) -> None:
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise ValueError("its history is no list of rows")
+    for number, row in enumerate(history, start=1):
+        figures = [value for name, value in row.items() if not (name != "val_accuracy" and value is None)]
+        is_finite = all(type(value) in (int, float) and math.isfinite(value) for value in figures)
+        if row.keys() != history[0].keys() or row.get("epoch") != number or not is_finite:
+            raise ValueError(f"its history of epoch {number} is no row of figures")
+        if not {"val_accuracy", "val_loss", "seconds"} <= row.keys() or not 0 <= row["val_accuracy"] <= 1:
+            raise ValueError(f"its history of epoch {number} lacks figures")
 
 
 def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
@@ -150,7 +257,7 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
             continue
         hint = "give the run's own value, or start a new run"
         if name == "epochs":
-            if parameters.scheduler == "constant" and value > before:
+            if parameters.scheduler == "constant" and isinstance(before, int) and value > before:
                 continue
             hint += "; only more epochs under scheduler=constant leave the earlier ones as they were"
         raise ParameterError(f"'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}")
