@@ -219,8 +219,8 @@ def _find_weights(values: InferParameters) -> Weights:
     _check_model_name(values, identity.model_name, file)
     if file.preprocessing is None:
         logger.info(
-            "'%s' does not say how an image becomes its input, which is guessed to be as for ImageNet; set 'input_size' "
-            "and 'resize_mode', or put train_resnet's %s beside it",
+            "'%s' does not say how an image becomes its input, which is guessed to be ImageNet's way; set "
+            "'input_size' and 'resize_mode', or put train_resnet's %s beside it",
             file.path,
             PREPROCESSING_NAME,
         )

@@ -178,12 +178,10 @@ def _check_latest(latest: Path) -> bool:
         OutputError: It is something else, or holds something else, perhaps of value to its owner.
     """
     if latest.is_symlink():
-        target = os.readlink(latest)
+        target = str(latest.readlink())
         if re.fullmatch(_RUN_NAME, target):
             return False
-        raise OutputError(
-            errno.EEXIST, f"'{latest}' is a link to '{target}', which is no run folder beside it; rename it"
-        )
+        raise OutputError(errno.EEXIST, f"'{latest}' is a link to '{target}', which is no run folder; rename it")
     if not latest.exists():
         return False
     try:
@@ -192,7 +190,7 @@ def _check_latest(latest: Path) -> bool:
     except (OSError, ValueError, TypeError):
         raise OutputError(
             errno.EEXIST,
-            f"'{latest}' was not made by train_resnet, but has the name that the last run gets; rename it",
+            f"'{latest}' is no run folder of train_resnet, but has the name that the last run gets; rename it",
         ) from None
     if added:
         raise OutputError(errno.EEXIST, f"'{latest}' is a copy of the last run, but holds '{added[0]}', too; rename it")

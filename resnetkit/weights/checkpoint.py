@@ -87,7 +87,9 @@ class WeightsFile:
         Raises:
             WeightsError: The file beside it is damaged.
         """
-        return self.metadata.preprocessing if self.metadata is not None else find_preprocessing(self.path)
+        if self.metadata is not None:
+            return self.metadata.preprocessing
+        return self._explain(lambda: find_preprocessing(self.path))
 
     def identify(self) -> Identity:
         """Return architecture, number of outputs and kind of stem of a state dict, from names and shapes alone.
