@@ -49,6 +49,8 @@ _VALUES = {
     "torch": {"device", "_get_layout"},
     "types": {"SimpleNamespace"},
 }
+#: Protocol 2, in which torch.save writes, calls them by their old names.
+_NAMES_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 #: Modules of Python's library of which classes make values, too.
 _VALUE_MODULES = frozenset({"argparse", "pathlib", "decimal", "fractions", "uuid", "enum", "ipaddress", "typing"})
 
@@ -99,6 +101,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc] # Python's 
 
     def find_class(self, module: str, name: str) -> Any:
         """Return our own stand-in for a class or function; nothing is imported."""
+        module = _NAMES_OF_PYTHON_2.get(module, module)
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
         if module in ("torch", "torch.storage", "torch.cuda") and (name in _STORAGES or name in _TYPES):
@@ -165,8 +168,6 @@ def read_torch_file(content: bytes | memoryview) -> Any:
 def _read_zip(content: memoryview) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-        raise FormatError("is a compressed archive, which torch.save does not write")
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise FormatError("is no complete PyTorch file (an archive without data.pkl)")
@@ -174,6 +175,8 @@ def _read_zip(content: memoryview) -> Any:
 
     def read(name: str) -> memoryview:
         entry = entries[root + name]
+        if entry.compress_type != zipfile.ZIP_STORED:  # of TorchScript's files, only the code is compressed
+            raise FormatError("is a compressed archive, which torch.save does not write")
         header = content[entry.header_offset : entry.header_offset + 30]  # the lengths of name and extra field end it
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
         if entry.file_size > len(content) - start:
