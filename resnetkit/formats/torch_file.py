@@ -168,6 +168,8 @@ def read_torch_file(content: bytes | memoryview) -> Any:
 def _read_zip(content: memoryview) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
+    if sum(entry.file_size for entry in entries.values() if not entry.compress_type) > len(content):
+        raise FormatError("is no complete PyTorch file (its entries claim more than it has)")
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise FormatError("is no complete PyTorch file (an archive without data.pkl)")

@@ -48,11 +48,13 @@ from resnetkit.training.state import (
     Circumstances,
     Row,
     TrainingState,
+    check_averages,
     check_circumstances,
     check_resumable,
-    check_tensors,
+    check_weights,
     copy_to_cpu,
     find_best,
+    read_recipe,
     read_state,
     write_state,
 )
@@ -139,7 +141,8 @@ class Run:
         Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
         """
         optimizer = build_optimizer(self.recipe, self.learner.module.parameters())
-        if self.state.optimizer:
+        if self.state.history:
+            check_averages(self.state, optimizer)
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
 
@@ -256,8 +259,8 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     recipe = choose_recipe(parameters, len(dataset.train))
-    if earlier_folder is not None and earlier.recipe:
-        recipe = Recipe.from_dict(earlier.recipe)
+    if earlier_folder is not None:
+        recipe = read_recipe(earlier, recipe)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
@@ -277,7 +280,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         check_circumstances(earlier, state.circumstances)
         remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
-        check_tensors(state, learner.module, parameters)
+        check_weights(state, learner.module)
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))

@@ -14,6 +14,7 @@ from torch import nn
 
 from resnetkit.formats.tensors import StoredTensor
 from resnetkit.formats.torch_file import Inert, read_torch_file
+from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
@@ -26,6 +27,7 @@ STATE_FILE = "state.pt"
 #: Weights and two averages of the largest network have a third of it.
 _MAX_BYTES = 2 << 30
 _MAX_DEPTH = 6
+_MAX_NUMBER = 10**9
 _PLAIN = (str, int, float, bool, type(None), list)
 
 #: Figures of one epoch: epoch (from 1), train_loss, train_accuracy (None for mixed targets), val_loss, val_accuracy,
@@ -142,43 +144,73 @@ def read_state(folder: Path) -> TrainingState:
         ) from error
 
 
-def check_tensors(state: TrainingState, module: nn.Module, parameters: TrainParameters) -> None:
-    """Compare every tensor's name, shape and type with what training makes, before torch's kernels see one.
-
-    Args:
-        state: What was read.
-        module: What is trained.
-        parameters: Of the run; they say which averages its optimizer keeps.
+def check_weights(state: TrainingState, module: nn.Module) -> None:
+    """Compare every weight's name, shape and type with those of what is trained.
 
     Raises:
-        ParameterError: One is missing, superfluous, of another shape or type, or not finite.
+        ParameterError: One is missing, superfluous, or of another shape or type.
     """
-    expected = module.state_dict()
-    found = dict(state.weights)
+    expected, found = module.state_dict(), dict(state.weights)
     if found.keys() != expected.keys():
         _refuse(f"weights named {_list_differing(found, expected)}, expected those of the network")
     for name, tensor in expected.items():
         _check_tensor(f"weights '{name}'", found[name], tensor.shape, tensor.dtype)
-    if bool(state.optimizer) != bool(state.history):
-        _refuse("an optimizer that does not belong to its history")
-    if state.optimizer:
-        _check_optimizer(state.optimizer.get("state"), list(module.parameters()), parameters)
 
 
-def _check_optimizer(averages: Any, weights: Sequence[torch.Tensor], parameters: TrainParameters) -> None:
-    names = {"adamw": {"step", "exp_avg", "exp_avg_sq"}}.get(parameters.optimizer, {"momentum_buffer"})
-    if parameters.optimizer == "sgd" and parameters.momentum == 0:
-        names = set()
+def check_averages(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
+    """Compare the optimizer's averages with its weights, before torch's kernels take them to be of the same shapes.
+
+    Raises:
+        ParameterError: One is missing, superfluous, of another shape or type, or of impossible values.
+    """
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    names = {"step", "exp_avg", "exp_avg_sq"}
+    if isinstance(optimizer, torch.optim.SGD):
+        names = {"momentum_buffer"} if optimizer.defaults["momentum"] else set()
+    averages = state.optimizer.get("state")
     if not isinstance(averages, dict) or (names and averages.keys() != set(range(len(weights)))):
         _refuse("averages of other weights than the optimizer's")
     for index, own in averages.items():
         if not isinstance(own, dict) or {name for name, value in own.items() if value is not None} != names:
-            _refuse(f"averages that {parameters.optimizer} does not keep")
+            _refuse("averages that its optimizer does not keep")
         for name in names:
             tensor, weight = own[name], weights[index]
             _check_tensor(f"average '{name}' {index}", tensor, () if name == "step" else weight.shape, torch.float32)
             if not tensor.isfinite().all() or (name in ("step", "exp_avg_sq") and tensor.min() < 0):
                 _refuse(f"average '{name}' {index} with impossible values")
+
+
+def read_recipe(state: TrainingState, chosen: Recipe) -> Recipe:
+    """Return the recipe that the run goes on with; one from before there were recipes takes the chosen one.
+
+    Raises:
+        ParameterError: It is of other settings than recipes have.
+    """
+    if not state.recipe:
+        return chosen
+    if not _is_alike(state.recipe, chosen.to_dict()):
+        _refuse("a recipe that is none")
+    recipe = Recipe.from_dict(state.recipe)
+    is_known = recipe.optimizer in ("solver", "adamw", "sgd") and recipe.schedule in ("cosine", "constant")
+    if not is_known or recipe.batch_size < 1:
+        _refuse("a recipe of unknown settings")
+    return recipe
+
+
+def _is_alike(found: Any, pattern: Any) -> bool:
+    """Tell whether settings have the names and types of others, and numbers of a sensible size."""
+    if isinstance(pattern, dict):
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            return False
+        reasons = found.get("reasons")
+        if isinstance(reasons, dict) and not all(isinstance(text, str) for text in reasons.values()):
+            return False
+        return found.keys() == pattern.keys() and all(
+            name == "reasons" or _is_alike(found[name], value) for name, value in pattern.items()
+        )
+    if isinstance(pattern, float):
+        return type(found) in (int, float) and math.isfinite(found) and abs(found) <= _MAX_NUMBER
+    return type(found) is type(pattern) and (not isinstance(found, int) or 0 <= found <= _MAX_NUMBER)
 
 
 def _check_tensor(what: str, tensor: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
@@ -221,7 +253,7 @@ def _parse_state(content: Any) -> TrainingState:
     state = TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
     if not all(isinstance(name, str) for name in state.classes):
         raise ValueError("its class names are no texts")
-    for part in (state.parameters, state.weights, state.optimizer):
+    for part in (state.parameters, state.weights, state.optimizer, state.recipe):
         if not isinstance(part, dict):
             raise TypeError(f"a {type(part).__name__} where names and values should be")
     if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):
@@ -234,12 +266,13 @@ def _check_history(history: Any) -> None:
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
         raise ValueError("its history is no list of rows")
     for number, row in enumerate(history, start=1):
-        figures = [value for name, value in row.items() if not (name != "val_accuracy" and value is None)]
-        is_finite = all(type(value) in (int, float) and math.isfinite(value) for value in figures)
-        if row.keys() != history[0].keys() or row.get("epoch") != number or not is_finite:
-            raise ValueError(f"its history of epoch {number} is no row of figures")
-        if not {"val_accuracy", "val_loss", "seconds"} <= row.keys() or not 0 <= row["val_accuracy"] <= 1:
-            raise ValueError(f"its history of epoch {number} lacks figures")
+        is_plain = all(isinstance(value, (str, int, float, type(None))) for value in row.values())
+        is_finite = all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+        if row.keys() != history[0].keys() or not (is_plain and is_finite) or row.get("epoch", number) != number:
+            raise ValueError(f"row {number} of its history is no row of figures")
+        figures = [row.get(name) for name in ("val_accuracy", "val_loss", "seconds")]
+        if not all(type(value) in (int, float) for value in figures) or not 0 <= row["val_accuracy"] <= 1:
+            raise ValueError(f"row {number} of its history lacks figures")
 
 
 def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:

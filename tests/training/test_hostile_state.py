@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 from resnetkit.learners.optimization import build_optimizer, load_optimizer
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.state import (
     STATE_FILE,
     Circumstances,
     TrainingState,
+    check_averages,
     check_resumable,
-    check_tensors,
+    check_weights,
+    read_recipe,
     read_state,
     write_state,
 )
@@ -26,19 +29,21 @@ ROW = {"epoch": 1, "train_loss": 1.0, "train_accuracy": None, "val_loss": 1.0, "
 
 
 def make_parameters(optimizer):
-    return TrainParameters().updated({"optimizer": optimizer})
+    """`auto` means AdamW in two groups, one of which decays."""
+    return TrainParameters().updated({"optimizer": optimizer, "feature_extract": False})
 
 
-@pytest.fixture(params=["sgd", "adamw"])
+@pytest.fixture(params=["sgd", "adamw", "auto"])
 def trained(request, tmp_path):
     """A module, its parameters, and the content of the state file after an epoch."""
     module, parameters = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), make_parameters(request.param)
-    optimizer = build_optimizer(parameters, module.parameters())
+    recipe = choose_recipe(parameters, 100)
+    optimizer = build_optimizer(recipe, module.parameters())
     module(torch.ones(2, 4)).sum().backward()
     optimizer.step()
     state = TrainingState(
         parameters.model_dump(), Circumstances("a", "b", "c", 1), ("x", "y", "z"), [ROW], module.state_dict(),
-        optimizer.state_dict(),
+        optimizer.state_dict(), recipe.to_dict(),
     )  # fmt: skip
     write_state(tmp_path, state)
     return module, parameters, tmp_path
@@ -47,9 +52,10 @@ def trained(request, tmp_path):
 def resume(module, parameters, folder):
     state = read_state(folder)
     check_resumable(state, parameters)
-    check_tensors(state, module, parameters)
+    check_weights(state, module)
     module.load_state_dict(dict(state.weights))
-    optimizer = build_optimizer(parameters, module.parameters())
+    optimizer = build_optimizer(read_recipe(state, choose_recipe(parameters, 100)), module.parameters())
+    check_averages(state, optimizer)
     load_optimizer(optimizer, state.optimizer)
     for weights in module.parameters():
         weights.grad = torch.ones_like(weights)
@@ -104,6 +110,13 @@ EDITS = {
     "weights by number": lambda c: c["weights"].update({3: torch.ones(1)}),
     "weights as list": lambda c: c.update(weights=[torch.ones(1)]),
     "no weights": lambda c: c.pop("weights"),
+    "recipe as number": lambda c: c.update(recipe=3),
+    "recipe of other names": lambda c: c.update(recipe={"optimizer": "sgd"}),
+    "recipe of texts": lambda c: c["recipe"].update(learning_rate="x"),
+    "recipe of an unknown optimizer": lambda c: c["recipe"].update(optimizer="x"),
+    "recipe without batches": lambda c: c["recipe"].update(batch_size=0),
+    "recipe of infinities": lambda c: c["recipe"].update(momentum=float("inf")),
+    "recipe of lists": lambda c: c["recipe"].update(changes=[1]),
     "unknown part": lambda c: c.update(unheard_of=1),
     "history as text": lambda c: c.update(history="x"),
     "rows as numbers": lambda c: c.update(history=[1]),
