@@ -14,7 +14,7 @@ from resnetkit.machine.files import resolve_path
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.weights.checkpoint import read_metadata
 from resnetkit.weights.errors import WeightsError
-from resnetkit.weights.metadata import ModelMetadata
+from resnetkit.weights.metadata import PREPROCESSING_NAME, ModelMetadata, find_preprocessing
 
 if TYPE_CHECKING:
     from resnetkit.parameters.adapter import ParametersAdapter
@@ -97,10 +97,18 @@ def describe_weights(values: InferParameters) -> str:
 
 def describe_input_size(values: InferParameters) -> str:
     """Say which size the weights file brings."""
-    metadata = _read_weights(values)[0]
-    if metadata is None or values.input_size != type(values)().input_size:
+    metadata, problem = _read_weights(values)
+    if not values.model_weight_file or problem or values.input_size != type(values)().input_size:
         return ""
-    return f"The weights file's own size: {metadata.preprocessing.input_size}."
+    if metadata is not None:
+        return f"The weights file's own size: {metadata.preprocessing.input_size}."
+    try:
+        beside = find_preprocessing(resolve_path(values.model_weight_file))
+    except (WeightsError, OSError):
+        return ""
+    if beside is None:
+        return "A guess: the weights file does not say how an image becomes its input."
+    return f"As {PREPROCESSING_NAME} beside the weights file says: {beside.input_size}."
 
 
 UNUSED = {

@@ -21,6 +21,7 @@ ROOMS = (
     "parameters",
     "forms",
     "images",
+    "formats",
     "weights",
     "runtimes",
     "answers",

@@ -21,12 +21,13 @@ from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptions
 from resnetkit.weights.architectures import ARCHITECTURES, get_imagenet_classes
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
-from resnetkit.weights.class_names import CLASSES_NAME, find_class_names
+from resnetkit.weights.class_names import CLASSES_NAME, find_class_names, make_printable
 from resnetkit.weights.errors import WeightsError
+from resnetkit.weights.metadata import PREPROCESSING_NAME
 from resnetkit.weights.state_dict import Identity
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
 logger = get_logger()
 
@@ -53,10 +54,15 @@ class Weights:
         """Whether the file itself says what it is and how images become its input."""
         return self.file.metadata is not None
 
+    @property
+    def own_preprocessing(self) -> Preprocessing | None:
+        """How images become its input, by the file or one beside it; None for ImageNet's, and where none says it."""
+        return None if self.classes and not self.is_self_describing else self.file.preprocessing
+
     def get_preprocessing(self, weights_name: str) -> Preprocessing:
-        """Return the file's own preprocessing; a bare state dict is taken to need that of the published weights."""
-        if self.file.metadata is not None:
-            return self.file.metadata.preprocessing
+        """Return its own preprocessing; without, a state dict is taken to need that of the published weights."""
+        if self.own_preprocessing is not None:
+            return self.own_preprocessing
         return ARCHITECTURES[self.identity.model_name].get_weights(weights_name).preprocessing
 
 
@@ -71,6 +77,7 @@ class Loader:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Any, Any]] = {}
+        self._side_stamps: tuple[Any, ...] = ()
 
     def load(self, values: InferParameters) -> Model:
         """Return the model for the parameters, reloading only what they, or the files, changed.
@@ -83,7 +90,10 @@ class Loader:
         stamps = _get_stamps(values)
         weights_name = "" if values.model_weight_file else values.pretrained_weights
         sources = (values.model_name, weights_name, values.settings_from, stamps)
+        if "weights" in self._kept and _get_side_stamps(self._kept["weights"][1]) != self._side_stamps:
+            self._kept.clear()
         weights = self._keep("weights", sources, lambda: _find_weights(values))
+        self._side_stamps = _get_side_stamps(weights)
         classes = self._keep(
             "classes",
             (weights.file.path, stamps, _get_class_stamps(weights, values)),
@@ -142,10 +152,11 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
 
 
 def _explain_input_size(weights: Weights, model: Model) -> str:
-    if weights.file.metadata is None:
+    if weights.own_preprocessing is None:
         return "by the parameters"
-    is_own = model.preprocessing.input_size == weights.file.metadata.preprocessing.input_size
-    return "as the weights file says" if is_own else "by 'input_size' instead of the weights file's own"
+    is_own = model.preprocessing.input_size == weights.own_preprocessing.input_size
+    where = "weights file" if weights.is_self_describing else PREPROCESSING_NAME
+    return f"as the {where} says" if is_own else f"by 'input_size' instead of the {where}'s own"
 
 
 def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
@@ -160,6 +171,14 @@ def _get_stamps(values: InferParameters) -> tuple[Any, ...]:
     if path.suffix.lower() == ".xml":
         return path, _get_stamp(status), _get_stamp(_look_at(path.with_suffix(".bin")))
     return path, _get_stamp(status)
+
+
+def _get_side_stamps(weights: Weights) -> tuple[Any, ...]:
+    """Identify what else the weights depend on: an ONNX model's external data, and what is said of a state dict."""
+    paths = weights.file.side_files if weights.file.format == "onnx" else ()
+    if not weights.classes:
+        paths = (weights.file.path.with_name(PREPROCESSING_NAME),)
+    return tuple(_get_stamp(_look_at(path)) for path in paths)
 
 
 def _get_class_stamps(weights: Weights, values: InferParameters) -> tuple[Any, ...]:
@@ -180,8 +199,9 @@ def _look_at(path: Path) -> os.stat_result | None:
         return None
 
 
-def _get_stamp(status: os.stat_result | None) -> tuple[int, int, int] | None:
-    return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
+def _get_stamp(status: os.stat_result | None) -> tuple[int, ...] | None:
+    # Whoever overwrites a file may keep its time of modification, but not that of its change.
+    return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
 def _find_weights(values: InferParameters) -> Weights:
@@ -197,6 +217,13 @@ def _find_weights(values: InferParameters) -> Weights:
         raise WeightsError(f"weights file '{file.path}' does not say what it is; expected one that train_resnet wrote")
     identity = file.identify()
     _check_model_name(values, identity.model_name, file)
+    if file.preprocessing is None:
+        logger.info(
+            "'%s' does not say how an image becomes its input, which is guessed to be ImageNet's way; set "
+            "'input_size' and 'resize_mode', or put train_resnet's %s beside it",
+            file.path,
+            PREPROCESSING_NAME,
+        )
     return Weights(file, identity, ())
 
 
@@ -227,7 +254,7 @@ def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preproce
     preprocessing = weights.get_preprocessing(values.pretrained_weights)
     is_given = {
         "parameters": True,
-        "weights_file": not weights.is_self_describing,
+        "weights_file": weights.own_preprocessing is None,
         "auto": values.input_size != _DEFAULT_SIZE,
     }[values.settings_from]
     if is_given:
@@ -238,12 +265,12 @@ def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preproce
 
 
 def _name_classes(weights: Weights, values: InferParameters) -> tuple[str, ...]:
-    class_file = _get_class_file(values)
-    if not weights.classes:
-        return find_class_names(weights.identity.num_classes, class_file, weights.file.path)
-    if class_file is not None:
+    names = weights.classes
+    if not names:
+        names = find_class_names(weights.identity.num_classes, _get_class_file(values), weights.file.path)
+    elif values.class_file:
         logger.warning("'class_file' is not used: '%s' names its classes", weights.file.path)
-    return weights.classes
+    return tuple(make_printable(name) for name in names)
 
 
 def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:
@@ -253,17 +280,18 @@ def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: Runti
         std=preprocessing.std,
         content_hash=weights.file.content_hash,
         input_size=preprocessing.input_size,
-        read_state_dict=partial(_read_state_dict, weights),
+        read_state_dict=partial(_read_arrays, weights),
         graph_path=weights.file.path if weights.file.is_graph else None,
+        check_unchanged=weights.file.check_unchanged if weights.file.is_graph else None,
     )
     return open_runtime(source, options, get_ikomia_root() / "Cache" / "infer_resnet")
 
 
-def _read_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
-    state_dict = weights.file.read_state_dict()
-    found = state_dict["fc.weight"].shape[0]
+def _read_arrays(weights: Weights) -> dict[str, np.ndarray]:
+    arrays = weights.file.read_arrays()
+    found = len(arrays["fc.weight"])
     if found != weights.identity.num_classes:
         raise WeightsError(
             f"weights file '{weights.file.path}' has {found} outputs; expected {weights.identity.num_classes}"
         )
-    return state_dict
+    return arrays

@@ -37,7 +37,7 @@ class NetworkLearner:
         self, start: Start, splits: ImageSplits, parameters: TrainParameters, recipe: Recipe, numerics: Numerics
     ) -> None:
         _check_batch_norm(parameters, recipe)
-        # The starting weights may be mapped from the user's file: train on a copy.
+        # The starting weights stay what they are: train on a copy.
         weights = {name: tensor.clone() for name, tensor in start.state_dict.items()}
         model = load_model(parameters.model_name, weights, parameters.small_input_stem).requires_grad_(True)
         self.module = model.to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -26,7 +26,7 @@ class Start:
     """The network before its first step.
 
     Attributes:
-        state_dict: With one output a class, on the CPU; may be mapped from a file and is not to be written to.
+        state_dict: With one output a class, on the CPU; not to be written to.
         preprocessing: How an image becomes its input.
         content_hash: SHA-256 of the file that the weights come from; empty for random ones.
     """
@@ -55,8 +55,8 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
         _check_architecture(weights, parameters)
     else:
         weights = open_weights(fetch_imagenet_weights(parameters.model_name))
-    if weights.metadata is not None:
-        kept = weights.metadata.preprocessing.at_size(parameters.input_size)
+    if weights.preprocessing is not None:
+        kept = weights.preprocessing.at_size(parameters.input_size)
         preprocessing = replace(kept, resize_mode=parameters.resize_mode)
     state_dict = weights.read_state_dict()
     known = weights.metadata.classes if weights.metadata is not None else ()

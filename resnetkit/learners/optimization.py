@@ -88,7 +88,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     Averages are laid out in memory as their weights are: torch's fused optimizers pair weights, gradients and averages
     by their places in memory, and say nothing where the layouts differ (seen in torch 2.14 on a CPU).
     """
-    optimizer.load_state_dict(dict(state))
+    # The settings are those of the parameters; a file's own could be anything.
+    optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     for weights, averages in optimizer.state.items():
         for name, average in averages.items():
             if torch.is_tensor(average) and average.shape == weights.shape:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from resnetkit.machine.speaking import get_logger
+
+logger = get_logger()
+
+_CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -40,6 +52,58 @@ def to_printable(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading that is a file: a pipe would keep its reader waiting, a device would never end.
+
+    Raises:
+        OSError: It is none, or cannot be opened.
+    """
+    # Without waiting for whoever might write into a pipe; to files the flag means nothing.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield stream  # type: ignore[misc] # unbuffered, so that memory is filled without another copy
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Read a whole file into memory: what comes back no longer changes with the file.
+
+    Args:
+        path: Where it is.
+        limit: Bytes that it may have.
+
+    Raises:
+        OSError: It is no regular file, larger, changes while it is read, or cannot be read.
+    """
+    with open_regular(path) as stream:
+        before = os.fstat(stream.fileno())
+        if before.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {before.st_size} bytes, more than the {limit} that are read", str(path))
+        content = stream.read(before.st_size)
+        while len(content) < before.st_size and (more := stream.read(before.st_size - len(content))):
+            content += more  # Linux reads 2 GB at a time
+        after = os.fstat(stream.fileno())
+    if len(content) != before.st_size or _get_version(before) != _get_version(after):
+        raise OSError(errno.EAGAIN, "it changes while it is read", str(path))
+    return content
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of the content of files, one after the other, in hexadecimal.
+
+    Raises:
+        OSError: One is no regular file, or cannot be read.
+    """
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
+    for path in paths:
+        with open_regular(path) as stream:
+            while count := stream.readinto(chunk):  # type: ignore[attr-defined] # it is unbuffered
+                digest.update(chunk[:count])
+    return digest.hexdigest()
+
+
 def resolve_path(text: str) -> Path:
     """Turn a parameter's value into an absolute path; `~` and `file://` addresses are understood."""
     if text.startswith("file://"):
@@ -54,8 +118,37 @@ def resolve_path(text: str) -> Path:
 
 
 def get_ikomia_root() -> Path:
-    """Return the user's Ikomia folder, in which plugins, models and caches live."""
-    return Path.home() / "Ikomia"
+    """Return the user's Ikomia folder, in which plugins, models and caches live.
+
+    A user without a home folder, such as a container's random user id, gets a folder of his own among the temporary
+    files.
+    """
+    with suppress(RuntimeError):  # neither HOME nor an entry among the users
+        home = Path.home()
+        if home.is_absolute():
+            return home / "Ikomia"
+    return _make_temporary_root()
+
+
+@cache
+def _make_temporary_root() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    root = Path(tempfile.gettempdir()) / f"Ikomia-{user}"
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        status = root.lstat()
+        # Anybody may make a folder of that name there first.
+        is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
+    except OSError:
+        is_own = False
+    if not is_own and hasattr(os, "getuid"):
+        root = Path(tempfile.mkdtemp(prefix="Ikomia-"))
+    logger.warning("there is no home folder; the Ikomia folder is '%s'", root)
+    return root
+
+
+def _get_version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnetkit.machine.files import atomic_path
+from resnetkit.machine.files import atomic_path, open_regular
 from resnetkit.machine.speaking import get_logger
 
 logger = get_logger()
@@ -44,8 +45,8 @@ class CompiledCache:
         """Return an entry, memory-mapped, (bytes,) uint8; None if there is none that is whole."""
         path = self._get_path(key)
         try:
-            content = np.memmap(path, dtype=np.uint8, mode="c")  # OpenVINO wants writable memory: copied on write
-            os.utime(path)
+            with open_regular(path) as stream:
+                content = np.memmap(stream, dtype=np.uint8, mode="c")  # OpenVINO wants writable memory: copied on write
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -55,6 +56,8 @@ class CompiledCache:
         if hashlib.sha256(blob.data).digest() != digest.tobytes():
             self.report_damage(key)
             return None
+        with suppress(OSError):  # a cache of somebody else, or one that is mounted read-only, is read as it is
+            os.utime(path)
         return blob
 
     def report_damage(self, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from resnetkit.weights.metadata import ModelMetadata
+
+    Weight: TypeAlias = np.ndarray | torch.Tensor
 
 
 class RuntimeOptionError(ValueError):
@@ -47,8 +49,9 @@ class NetworkSource:
         std: Standard deviation of each channel, of values scaled to 0..1.
         content_hash: Identifies the weights in the cache; empty means that nothing is cached.
         input_size: Side in pixels of the images.
-        read_state_dict: Reads the weights: torchvision's names, float32.
+        read_state_dict: Reads the weights: torchvision's names, float32; arrays or tensors of torch.
         graph_path: File of a whole network (.onnx, .xml) that takes the place of the state dict.
+        check_unchanged: Raises WeightsError where the files are no longer what `content_hash` was made from.
     """
 
     model_name: str
@@ -58,14 +61,22 @@ class NetworkSource:
     std: tuple[float, float, float]
     content_hash: str
     input_size: int
-    read_state_dict: Callable[[], Mapping[str, torch.Tensor]]
+    read_state_dict: Callable[[], Mapping[str, Weight]]
     graph_path: Path | None = None
+    check_unchanged: Callable[[], None] | None = None
+
+    def read_arrays(self) -> dict[str, np.ndarray]:
+        """Read the weights as arrays; torch is not imported."""
+        return {
+            name: value if isinstance(value, np.ndarray) else value.detach().numpy()
+            for name, value in self.read_state_dict().items()
+        }
 
     @classmethod
     def from_metadata(
         cls,
         metadata: ModelMetadata,
-        read_state_dict: Callable[[], Mapping[str, torch.Tensor]],
+        read_state_dict: Callable[[], Mapping[str, Weight]],
         graph_path: Path | None = None,
     ) -> NetworkSource:
         """Describe a network by what its file says about itself; no compiled copy of it is kept."""

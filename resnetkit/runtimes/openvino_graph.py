@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -10,7 +11,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from resnetkit.machine.files import atomic_path
+from resnetkit.formats.graph_file import MAX_BYTES, read_graph_file
+from resnetkit.formats.tensors import FormatError
+from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.runtimes.network import NetworkSource, summarize_error
 from resnetkit.weights.architectures import ARCHITECTURES, Architecture
 from resnetkit.weights.errors import WeightsError
@@ -20,6 +23,10 @@ from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
 GRAPH_VERSION = 1
 #: Names of the outputs of every graph, in order.
 OUTPUT_NAMES = ("logits", "feature_map", "pooled")
+
+#: Of one image, that a layer may make of each pixel: resnet152 with the small-image stem makes 256; and of any image.
+_MAX_VALUES_PER_PIXEL = 1024
+_MAX_VALUES = 10_000_000
 
 #: torchvision's batch normalization adds it to the variance.
 _EPSILON = 1e-5
@@ -38,7 +45,7 @@ def build_graph(source: NetworkSource) -> ov.Model:
     """
     if source.graph_path is not None:
         return _read_graph(source.graph_path, source.input_size)
-    arrays = {name: tensor.numpy() for name, tensor in source.read_state_dict().items()}
+    arrays = source.read_arrays()
     images = ops.parameter([-1, 3, source.input_size, source.input_size], np.uint8, name="images")
     normalized = _normalize(images, source.mean, source.std)
     feature_map = _add_stages(normalized, arrays, ARCHITECTURES[source.model_name], source.small_input_stem)
@@ -77,7 +84,7 @@ def read_head_weights(source: NetworkSource) -> np.ndarray:
         WeightsError: The source cannot be read, or the logits of its graph come from no matrix product.
     """
     if source.graph_path is None:
-        return np.array(source.read_state_dict()["fc.weight"].numpy())
+        return np.array(source.read_arrays()["fc.weight"])
     result = _read_graph(source.graph_path, source.input_size).output("logits").get_node()
     node = result.input_value(0).get_node()
     factor = np.float32(1)
@@ -99,7 +106,7 @@ def is_quantized(path: Path) -> bool:
 
 def _read_graph(path: Path, input_size: int) -> ov.Model:
     try:
-        graph = ov.Core().read_model(path)
+        graph = _read_model(path)
         names = {name for output in graph.outputs for name in output.get_names()}
         missing = [name for name in OUTPUT_NAMES if name not in names]
         if missing or len(graph.inputs) != 1 or graph.input().get_element_type() != ov.Type.u8:
@@ -110,7 +117,46 @@ def _read_graph(path: Path, input_size: int) -> ov.Model:
         graph.reshape([-1, 3, input_size, input_size])
     except RuntimeError as error:
         raise WeightsError(f"weights file '{path}' cannot be read by OpenVINO ({summarize_error(error)})") from error
+    _check_sizes(graph, path, input_size)
     return graph
+
+
+def _read_model(path: Path) -> ov.Model:
+    """Read a graph file into memory; nothing stays mapped of it.
+
+    Raises:
+        WeightsError: It has other operators than a ResNet, or cannot be read.
+        RuntimeError: OpenVINO refuses it.
+    """
+    core = ov.Core()
+    try:
+        file = read_graph_file(path)
+        if path.suffix.lower() == ".xml":
+            binary = np.frombuffer(read_file(path.with_suffix(".bin"), MAX_BYTES), np.uint8)
+            return core.read_model(file.content, ov.Tensor(binary))
+        if not file.side_files:
+            return core.read_model(file.content, b"")
+        core.set_property({"ENABLE_MMAP": False})
+        return core.read_model(path)
+    except OSError as error:
+        raise WeightsError(f"weights file '{path}' cannot be read ({error.strerror or error})") from error
+    except FormatError as error:
+        raise WeightsError(f"weights file '{path}' {error}") from error
+
+
+def _check_sizes(graph: ov.Model, path: Path, input_size: int) -> None:
+    """Refuse paddings and the like that blow an image up: no layer has more than a wide stem without pooling."""
+    limit = _MAX_VALUES_PER_PIXEL * input_size**2 + _MAX_VALUES
+    for node in graph.get_ops():
+        if node.get_type_name() == "Constant":
+            continue
+        for output in node.outputs():
+            sizes = [size.get_max_length() for size in output.get_partial_shape()][1:]
+            if any(size < 0 for size in sizes) or math.prod(sizes) > limit:
+                raise WeightsError(
+                    f"weights file '{path}': its layer '{node.get_friendly_name()[:60]}' makes {sizes} values of an "
+                    "image, more than any ResNet does"
+                )
 
 
 def _constant(array: np.ndarray) -> ov.Node:

@@ -103,6 +103,8 @@ def _load(
         except RuntimeError:
             cache.report_damage(key)
     compiled = core.compile_model(build_graph(source), _DEVICE, properties)
+    if source.check_unchanged is not None:  # else what replaced a graph file would be kept under the old one's key
+        source.check_unchanged()
     cache.write(key, compiled.export_model().getbuffer())
     return compiled, None
 

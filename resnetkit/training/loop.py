@@ -62,7 +62,7 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
     fix_thread_count()
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)
-    with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
+    with closing(run), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
             tracker.log_epoch(row)
         run.adopt(run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)))

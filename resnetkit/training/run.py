@@ -38,6 +38,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.linear_probe import ProbePath
 from resnetkit.training.run_folder import (
+    RunFolderLock,
     create_run_folder,
     prepare_output_folder,
     publish_latest,
@@ -48,15 +49,18 @@ from resnetkit.training.state import (
     Circumstances,
     Row,
     TrainingState,
+    check_averages,
     check_circumstances,
     check_resumable,
+    check_weights,
     copy_to_cpu,
     find_best,
+    read_recipe,
     read_state,
     write_state,
 )
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
-from resnetkit.weights.metadata import ModelMetadata
+from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
@@ -77,6 +81,7 @@ class Run:
         learner: What is trained, and its inputs.
         state: What a resumed run goes on from.
         timings: Seconds by name, for the report.
+        lock: Keeps other processes out of the run folder.
     """
 
     parameters: TrainParameters
@@ -90,6 +95,7 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
+    lock: RunFolderLock | None = None
     _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
@@ -106,6 +112,12 @@ class Run:
     def last_accuracy(self) -> float | None:
         """Validation accuracy of the last finished epoch."""
         return self.state.history[-1]["val_accuracy"] if self.state.history else None
+
+    def close(self) -> None:
+        """Give readers, features and the run folder back."""
+        self.learner.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def describe(self, row: Row) -> ModelMetadata:
         """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
@@ -130,7 +142,8 @@ class Run:
         Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
         """
         optimizer = build_optimizer(self.recipe, self.learner.module.parameters())
-        if self.state.optimizer:
+        if self.state.history:
+            check_averages(self.state, optimizer)
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
 
@@ -185,6 +198,7 @@ class Run:
             self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
+            write_preprocessing(self.folder, self.preprocessing)
             publish_latest(self.folder)
             self._is_published = True
         self._write_history()
@@ -215,13 +229,27 @@ class Run:
 
 
 def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
-    """Check everything that can be wrong, then make the run folder, or take up the one to resume.
+    """Check everything that can be wrong, then make the run folder, or take up the one to resume; it is locked.
 
     Raises:
         ValueError: Parameters, data set or weights file are not usable; nothing was written.
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
+    lock = None
+    if parameters.resume_from and (folder := resolve_path(parameters.resume_from).resolve()).is_dir():
+        lock = RunFolderLock(folder)
+    try:
+        run = _open_run(parameters, source, progress)
+        run.lock = lock or RunFolderLock(run.folder)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return run
+
+
+def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     split_rule = SPLIT_RULE
     if earlier_folder is None:
@@ -234,8 +262,8 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     recipe = choose_recipe(parameters, len(dataset.train))
-    if earlier_folder is not None and earlier.recipe:
-        recipe = Recipe.from_dict(earlier.recipe)
+    if earlier_folder is not None:
+        recipe = read_recipe(earlier, recipe)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
@@ -257,6 +285,7 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         check_circumstances(earlier, state.circumstances)
         remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
+        check_weights(state, learner.module)
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))

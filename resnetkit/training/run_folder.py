@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import os
+import platform
 import re
 import secrets
 import shutil
@@ -12,9 +15,16 @@ from datetime import datetime
 from pathlib import Path
 
 from resnetkit.machine.files import get_ikomia_root, resolve_path
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT
+from resnetkit.machine.speaking import get_logger
+from resnetkit.parameters.declaration import ParameterError
+
+logger = get_logger()
 
 LATEST = "latest"
+
+_RUN_NAME = r"\d{8}-\d{6}_\w+"
+_MARK_NAME = ".copied-by-train_resnet.json"
+_LOCK_NAME = ".lock"
 
 
 class OutputError(OSError):
@@ -76,17 +86,20 @@ def create_run_folder(output_folder: Path, model_name: str, fill: Callable[[Path
 def publish_latest(run_folder: Path) -> None:
     """Let `latest` beside the run folder mean this run: a link, or a copy where links are not to be had.
 
-    Raises:
-        OutputError: Something that is no run folder has that name.
+    What is neither our link nor our copy stays as it is, and a line in the log says so.
     """
     latest = run_folder.parent / LATEST
-    is_copy = _check_latest(latest)
+    try:
+        is_copy = _check_latest(latest)
+    except OutputError as error:
+        logger.warning("%s; '%s' is left out", error.strerror, LATEST)
+        return
     temporary = latest.with_name(f".{LATEST}.{secrets.token_hex(4)}.tmp")
     try:
         try:
             temporary.symlink_to(run_folder.name, target_is_directory=True)
         except (OSError, NotImplementedError):  # Windows without developer mode, FAT
-            shutil.copytree(run_folder, temporary)
+            _copy_marked(run_folder, temporary)
         if is_copy:
             shutil.rmtree(latest)
         elif not temporary.is_symlink() and latest.is_symlink():
@@ -108,18 +121,81 @@ def remove_temporary_files(run_folder: Path) -> None:
 
 def refresh_latest(run_folder: Path) -> None:
     """Bring `latest` up to date where it is a copy."""
-    if _check_latest(run_folder.parent / LATEST):
+    latest = run_folder.parent / LATEST
+    if latest.is_dir() and not latest.is_symlink():
         publish_latest(run_folder)
 
 
-def _check_latest(latest: Path) -> bool:
-    """Tell whether `latest` is a copy of a run folder, which may be replaced like a link.
+class RunFolderLock:
+    """A run folder that no other process trains in; one that ends, however, no longer holds it.
+
+    Args:
+        folder: The run folder.
 
     Raises:
-        OutputError: It is something else, perhaps of value to its owner.
+        ParameterError: Another process holds it.
     """
-    if latest.is_symlink() or not latest.exists():
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock, Timeout
+
+        self._path = folder / _LOCK_NAME
+        self._lock = FileLock(self._path, timeout=0)
+        try:
+            self._lock.acquire()
+            self._path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        except Timeout as error:
+            raise ParameterError(
+                f"'resume_from': '{folder}' is in use by {self._read_owner()}; wait until it has ended, or stop it"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            logger.warning("'%s' cannot be locked (%s); no other process must train in it", folder, error)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)  # while nobody else can hold it
+            self._lock.release()
+
+    def _read_owner(self) -> str:
+        try:
+            return self._path.read_text(encoding="utf-8")[:200] or "another process"
+        except (OSError, ValueError):  # Windows keeps others from reading it
+            return "another process"
+
+
+def _copy_marked(run_folder: Path, copy: Path) -> None:
+    """Copy a run folder, with a list of what was copied: only that is ever removed again."""
+    shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns(".*"))
+    (copy / _MARK_NAME).write_text(json.dumps(_list_files(copy)), encoding="utf-8")
+
+
+def _check_latest(latest: Path) -> bool:
+    """Tell whether `latest` is a copy that was made and marked here, which may be replaced like a link of ours.
+
+    Raises:
+        OutputError: It is something else, or holds something else, perhaps of value to its owner.
+    """
+    if latest.is_symlink():
+        target = str(latest.readlink())
+        if re.fullmatch(_RUN_NAME, target):
+            return False
+        raise OutputError(errno.EEXIST, f"'{latest}' is a link to '{target}', which is no run folder; rename it")
+    if not latest.exists():
         return False
-    if (latest / BEST_CHECKPOINT).is_file():
-        return True
-    raise OutputError(errno.EEXIST, f"'{latest}' is no run folder, but has the name that the last run gets; rename it")
+    try:
+        listed = json.loads((latest / _MARK_NAME).read_text(encoding="utf-8"))
+        added = sorted(set(_list_files(latest)) - {*map(str, listed), _MARK_NAME})
+    except (OSError, ValueError, TypeError):
+        raise OutputError(
+            errno.EEXIST,
+            f"'{latest}' is no run folder of train_resnet, but has the name that the last run gets; rename it",
+        ) from None
+    if added:
+        raise OutputError(errno.EEXIST, f"'{latest}' is a copy of the last run, but holds '{added[0]}', too; rename it")
+    return True
+
+
+def _list_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-import pickle
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
-from resnetkit.machine.files import atomic_path
+from resnetkit.formats.tensors import StoredTensor
+from resnetkit.formats.torch_file import Inert, read_torch_file
+from resnetkit.learners.recipe import Recipe
+from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -19,6 +23,12 @@ from resnetkit.parameters.training import TrainParameters
 logger = get_logger()
 
 STATE_FILE = "state.pt"
+
+#: Weights and two averages of the largest network have a third of it.
+_MAX_BYTES = 2 << 30
+_MAX_DEPTH = 6
+_MAX_NUMBER = 10**9
+_PLAIN = (str, int, float, bool, type(None), list)
 
 #: Figures of one epoch: epoch (from 1), train_loss, train_accuracy (None for mixed targets), val_loss, val_accuracy,
 #: learning_rate (of the last step), seconds. Or of one strength of a solved head, see `Run.finish_path`.
@@ -119,7 +129,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
 
 
 def read_state(folder: Path) -> TrainingState:
-    """Read the state of a run folder; no code that the file may hold is run.
+    """Read the state of a run folder; no code that the file may hold is run, and every part of it is looked at.
 
     Raises:
         ParameterError: The folder holds none, or a damaged or foreign one.
@@ -128,13 +138,143 @@ def read_state(folder: Path) -> TrainingState:
     if not path.is_file():
         raise ParameterError(f"'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        circumstances = Circumstances(**content.pop("circumstances"))
-        return TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
+        return _parse_state(_to_tensors(read_torch_file(read_file(path, _MAX_BYTES))))
+    except (ValueError, OSError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ParameterError(
-            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({error})"
+            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({reason})"
         ) from error
+
+
+def check_weights(state: TrainingState, module: nn.Module) -> None:
+    """Compare every weight's name, shape and type with those of what is trained.
+
+    Raises:
+        ParameterError: One is missing, superfluous, or of another shape or type.
+    """
+    expected, found = module.state_dict(), dict(state.weights)
+    if found.keys() != expected.keys():
+        _refuse(f"weights named {_list_differing(found, expected)}, expected those of the network")
+    for name, tensor in expected.items():
+        _check_tensor(f"weights '{name}'", found[name], tensor.shape, tensor.dtype)
+
+
+def check_averages(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
+    """Compare the optimizer's averages with its weights, before torch's kernels take them to be of the same shapes.
+
+    Raises:
+        ParameterError: One is missing, superfluous, of another shape or type, or of impossible values.
+    """
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    names = {"step", "exp_avg", "exp_avg_sq"}
+    if isinstance(optimizer, torch.optim.SGD):
+        names = {"momentum_buffer"} if optimizer.defaults["momentum"] else set()
+    averages = state.optimizer.get("state")
+    if not isinstance(averages, dict) or (names and averages.keys() != set(range(len(weights)))):
+        _refuse("averages of other weights than the optimizer's")
+    for index, own in averages.items():
+        if not isinstance(own, dict) or {name for name, value in own.items() if value is not None} != names:
+            _refuse("averages that its optimizer does not keep")
+        for name in names:
+            tensor, weight = own[name], weights[index]
+            _check_tensor(f"average '{name}' {index}", tensor, () if name == "step" else weight.shape, torch.float32)
+            if not tensor.isfinite().all() or (name in ("step", "exp_avg_sq") and tensor.min() < 0):
+                _refuse(f"average '{name}' {index} with impossible values")
+
+
+def read_recipe(state: TrainingState, chosen: Recipe) -> Recipe:
+    """Return the recipe that the run goes on with; one from before there were recipes takes the chosen one.
+
+    Raises:
+        ParameterError: It is of other settings than recipes have.
+    """
+    if not state.recipe:
+        return chosen
+    if not _is_alike(state.recipe, chosen.to_dict()):
+        _refuse("a recipe that is none")
+    recipe = Recipe.from_dict(state.recipe)
+    is_known = recipe.optimizer in ("solver", "adamw", "sgd") and recipe.schedule in ("cosine", "constant")
+    if not is_known or recipe.batch_size < 1:
+        _refuse("a recipe of unknown settings")
+    return recipe
+
+
+def _is_alike(found: Any, pattern: Any) -> bool:
+    """Tell whether settings have the names and types of others, and numbers of a sensible size."""
+    if isinstance(pattern, dict):
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            return False
+        reasons = found.get("reasons")
+        if isinstance(reasons, dict) and not all(isinstance(text, str) for text in reasons.values()):
+            return False
+        return found.keys() == pattern.keys() and all(
+            name == "reasons" or _is_alike(found[name], value) for name, value in pattern.items()
+        )
+    if isinstance(pattern, float):
+        return type(found) in (int, float) and math.isfinite(found) and abs(found) <= _MAX_NUMBER
+    return type(found) is type(pattern) and (not isinstance(found, int) or 0 <= found <= _MAX_NUMBER)
+
+
+def _check_tensor(what: str, tensor: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        _refuse(f"{what} that are no tensor")
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
+        _refuse(f"{what} as {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {tuple(shape)}")
+
+
+def _list_differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    return ", ".join(str(name)[:60] for name in sorted(found.keys() ^ expected.keys(), key=str)[:3])
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ParameterError(f"'resume_from': the run's {STATE_FILE} is damaged or belongs to another run: it holds {what}")
+
+
+def _to_tensors(content: Any, depth: int = 0) -> Any:
+    """Return what was read with tensors of torch; objects of other classes are no part of a state."""
+    if isinstance(content, StoredTensor):
+        tensor = torch.from_numpy(content.to_array())
+        return tensor.bfloat16() if content.dtype == "bfloat16" else tensor
+    if isinstance(content, Inert) or depth > _MAX_DEPTH:
+        raise ValueError(f"it holds {content.class_name if isinstance(content, Inert) else 'too many levels'}")
+    if isinstance(content, dict):
+        return {name: _to_tensors(value, depth + 1) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_to_tensors(value, depth + 1) for value in content]
+    return content
+
+
+def _parse_state(content: Any) -> TrainingState:
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    content = dict(content)
+    circumstances = Circumstances(**content.pop("circumstances"))
+    kinds = {field.name: str if field.type == "str" else int for field in fields(Circumstances)}
+    if not all(type(getattr(circumstances, name)) is kind for name, kind in kinds.items()):
+        raise ValueError("its circumstances are of other types")
+    state = TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
+    if not all(isinstance(name, str) for name in state.classes):
+        raise ValueError("its class names are no texts")
+    for part in (state.parameters, state.weights, state.optimizer, state.recipe):
+        if not isinstance(part, dict):
+            raise TypeError(f"a {type(part).__name__} where names and values should be")
+    if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):
+        raise ValueError("its parameters are no plain values")
+    _check_history(state.history)
+    return state
+
+
+def _check_history(history: Any) -> None:
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise ValueError("its history is no list of rows")
+    for number, row in enumerate(history, start=1):
+        is_plain = all(isinstance(value, (str, int, float, type(None))) for value in row.values())
+        is_finite = all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+        if row.keys() != history[0].keys() or not (is_plain and is_finite) or row.get("epoch", number) != number:
+            raise ValueError(f"row {number} of its history is no row of figures")
+        figures = [row.get(name) for name in ("val_accuracy", "val_loss", "seconds")]
+        if not all(type(value) in (int, float) for value in figures) or not 0 <= row["val_accuracy"] <= 1:
+            raise ValueError(f"row {number} of its history lacks figures")
 
 
 def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
@@ -152,7 +292,7 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
             continue
         hint = "give the run's own value, or start a new run"
         if name == "epochs":
-            if parameters.scheduler == "constant" and value > before:
+            if parameters.scheduler == "constant" and isinstance(before, int) and value > before:
                 continue
             hint += "; only more epochs under scheduler=constant leave the earlier ones as they were"
         raise ParameterError(f"'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}")

@@ -1,24 +1,31 @@
 """Weights files: found, looked at by their header, read safely, written whole.
 
-Nothing here runs code from a file: pickles are read by torch's weights-only reader, everything else as safetensors
-or by OpenVINO. A file that train_resnet wrote carries a `ModelMetadata` in its header.
+Nothing here runs code from a file, and nothing stays open or mapped of one: what is used was read into memory, and is
+of the content that `content_hash` names. torch is needed for none of it. A file that train_resnet wrote carries a
+`ModelMetadata` in its header.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from resnetkit.machine.files import atomic_path
+import numpy as np
+
+from resnetkit.formats.foreign_files import explain_foreign_file
+from resnetkit.formats.graph_file import read_graph_file
+from resnetkit.formats.safetensors_file import is_safetensors, list_tensors, read_header, read_tensors
+from resnetkit.formats.tensors import FormatError
+from resnetkit.formats.torch_file import is_torch_file, read_torch_file
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.machine.files import atomic_path, hash_files, read_file
 from resnetkit.weights.errors import WeightsError
-from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
-from resnetkit.weights.state_dict import Identity, check_state_dict, identify_architecture, read_tensors, to_float32
+from resnetkit.weights.metadata import ModelMetadata, find_preprocessing
+from resnetkit.weights.state_dict import Identity, check_state_dict, find_state_dict, identify_architecture, to_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +35,19 @@ Result = TypeVar("Result")
 #: The file that a run folder of train_resnet is read by.
 BEST_CHECKPOINT = "best.safetensors"
 
+#: By the ending of a name; `.tar` is that of `checkpoint.pth.tar`, which is no tar archive.
 _FORMATS = {
     ".safetensors": "safetensors",
     ".pth": "torch",
     ".pt": "torch",
+    ".ckpt": "torch",
+    ".bin": "torch",
+    ".tar": "torch",
     ".onnx": "onnx",
     ".xml": "openvino",
 }
-#: Room for the names of hundreds of thousands of classes; the format itself allows 100 MB.
-_MAX_HEADER_BYTES = 16_000_000
+#: A checkpoint of the largest network with optimizer and averages has half of it.
+_MAX_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,13 @@ class WeightsFile:
         path: The file itself, never a folder.
         format: safetensors, torch, onnx or openvino.
         metadata: What the file says about itself; None for a bare state dict.
+        side_files: Other files that belong to it: an OpenVINO model's .bin, an ONNX model's external data.
     """
 
     path: Path
     format: str
     metadata: ModelMetadata | None
+    side_files: tuple[Path, ...] = ()
 
     @property
     def is_graph(self) -> bool:
@@ -60,13 +73,23 @@ class WeightsFile:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the content, in hexadecimal; of both files for an OpenVINO model."""
-        digest = hashlib.sha256()
-        for path in (self.path, self.path.with_suffix(".bin")) if self.format == "openvino" else (self.path,):
-            with path.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        """SHA-256 of the content, in hexadecimal; of all its files where it has several.
+
+        Raises:
+            WeightsError: It cannot be read.
+        """
+        return self._explain(lambda: hash_files((self.path, *self.side_files)))
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """How an image becomes the network's input, from the file or one beside it; None where neither says it.
+
+        Raises:
+            WeightsError: The file beside it is damaged.
+        """
+        if self.metadata is not None:
+            return self.metadata.preprocessing
+        return self._explain(lambda: find_preprocessing(self.path))
 
     def identify(self) -> Identity:
         """Return architecture, number of outputs and kind of stem of a state dict, from names and shapes alone.
@@ -74,49 +97,82 @@ class WeightsFile:
         Raises:
             WeightsError: The file is damaged, foreign, or holds no ResNet.
         """
-        return self._explain(lambda: identify_architecture(read_tensors(self.path, self._is_safetensors)))
+        return self._explain(self._identify)
 
-    def read_state_dict(self) -> dict[str, torch.Tensor]:
-        """Read the weights: names without wrappers' prefixes, float32, shapes checked, all values finite.
+    def read_arrays(self) -> dict[str, np.ndarray]:
+        """Read the weights: torchvision's names, float32, shapes checked, all values finite; each array a copy.
 
         Raises:
-            WeightsError: The file is damaged, foreign, or holds no ResNet.
+            WeightsError: The file is damaged, foreign, holds no ResNet, or is no longer what was hashed.
         """
-        return self._explain(self._read_state_dict)
+        return self._explain(self._read_arrays)
 
-    @property
-    def _is_safetensors(self) -> bool:
-        return self.format == "safetensors"
+    def read_state_dict(self) -> dict[str, torch.Tensor]:
+        """Read the weights as `read_arrays` does, for PyTorch."""
+        import torch
 
-    def _read_state_dict(self) -> dict[str, torch.Tensor]:
-        tensors = read_tensors(self.path, self._is_safetensors)
+        return {name: torch.from_numpy(array) for name, array in self.read_arrays().items()}
+
+    def check_unchanged(self) -> None:
+        """Compare the content with `content_hash`, after something else has read it.
+
+        Raises:
+            WeightsError: It is another one by now.
+        """
+        self._explain(lambda: self._take_hash(hash_files((self.path, *self.side_files))))
+
+    def _identify(self) -> Identity:
+        if self.format == "safetensors":
+            return identify_architecture(find_state_dict(list_tensors(*read_header(self.path))))
+        return identify_architecture(find_state_dict(read_torch_file(self._read())))
+
+    def _read_arrays(self) -> dict[str, np.ndarray]:
+        if self.format == "safetensors":
+            # Before any more is read: what the header says may be far more than a ResNet.
+            check_state_dict(find_state_dict(list_tensors(*read_header(self.path))))
+            tensors = find_state_dict(read_tensors(self._read()))
+        else:
+            tensors = find_state_dict(read_torch_file(self._read()))
         if self.metadata is not None:
             _check_against_metadata(identify_architecture(tensors), self.metadata)
-        return to_float32(check_state_dict(tensors))
+        return to_arrays(check_state_dict(tensors))
+
+    def _read(self) -> bytes:
+        content = read_file(self.path, _MAX_BYTES)
+        self._take_hash(hashlib.sha256(content).hexdigest())
+        return content
+
+    def _take_hash(self, content_hash: str) -> None:
+        """Keep the hash of what was read, which is that of what was read before."""
+        if vars(self).setdefault("content_hash", content_hash) != content_hash:
+            raise WeightsError("was replaced while it was being loaded; load it again")
 
     def _explain(self, read: Callable[[], Result]) -> Result:
-        """Name the file in every error that reading it raises."""
+        """Name the file in every error that reading it raises, and say where it is something else altogether."""
         try:
             return read()
-        except WeightsError as error:
-            raise WeightsError(f"weights file '{self.path}' {error}") from error
+        except (WeightsError, FormatError) as error:
+            raise WeightsError(f"weights file '{self.path}' {explain_foreign_file(self.path) or error}") from error
+        except (OSError, MemoryError) as error:
+            raise WeightsError(f"weights file '{self.path}' cannot be read ({_get_reason(error)})") from error
 
 
 def open_weights(path: Path) -> WeightsFile:
-    """Look at a weights file or a run folder of train_resnet; only the header is read.
+    """Look at a weights file or a run folder of train_resnet; of a state dict, only the header is read.
 
     Raises:
         WeightsError: It is missing, empty, of an unknown format, or its header is damaged.
     """
+    file = path
     try:
         file = _find_file(path)
         if file.stat().st_size == 0:
             raise WeightsError("is empty")
-        return WeightsFile(file, _FORMATS[file.suffix.lower()], ModelMetadata.from_strings(_read_header(file)))
-    except WeightsError as error:
-        raise WeightsError(f"weights file '{path}' {error}") from error
-    except OSError as error:
-        raise WeightsError(f"weights file '{path}' cannot be read ({error.strerror or error})") from error
+        return _open(file)
+    except (WeightsError, FormatError) as error:
+        raise WeightsError(f"weights file '{path}' {explain_foreign_file(file) or error}") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"weights file '{path}' cannot be read ({_get_reason(error)})") from error
 
 
 def read_metadata(path: Path) -> ModelMetadata | None:
@@ -141,13 +197,28 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], metadat
             temporary.chmod(mode)
 
 
+def _open(file: Path) -> WeightsFile:
+    kind = _FORMATS[file.suffix.lower()]
+    if kind in ("onnx", "openvino"):
+        graph = read_graph_file(file)
+        return WeightsFile(file, kind, ModelMetadata.from_strings(graph.metadata), graph.side_files)
+    if kind == "torch" and is_safetensors(file):  # as `.bin` files and renamed ones may be
+        kind = "safetensors"
+    elif kind == "torch" and not is_torch_file(file):
+        raise WeightsError("is no PyTorch file; expected one that torch.save wrote")
+    texts = read_header(file)[0].get("__metadata__", {}) if kind == "safetensors" else {}
+    if not isinstance(texts, dict):
+        raise WeightsError("is no safetensors file: its header is no JSON object")
+    return WeightsFile(file, kind, ModelMetadata.from_strings({key: str(value) for key, value in texts.items()}))
+
+
 def _find_file(path: Path) -> Path:
     if path.is_dir():
         path /= BEST_CHECKPOINT
         if not path.is_file():
             raise WeightsError(f"is a folder without {BEST_CHECKPOINT}; expected a run folder of train_resnet")
     if not path.is_file():
-        raise WeightsError("does not exist")
+        raise WeightsError("is no file, but a pipe or device" if path.exists() else "does not exist")
     if path.suffix.lower() not in _FORMATS:
         raise WeightsError(f"has an unknown ending; expected one of {', '.join(_FORMATS)}")
     if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
@@ -155,45 +226,10 @@ def _find_file(path: Path) -> Path:
     return path
 
 
-def _read_header(path: Path) -> dict[str, str]:
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return _read_safetensors_header(path)
-    if suffix in (".onnx", ".xml"):
-        return _read_graph_header(path)
-    return {}
-
-
-def _read_safetensors_header(path: Path) -> dict[str, str]:
-    """Read the `__metadata__` map; format: 8 bytes little-endian length, then that many bytes of JSON."""
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size - 8):
-            raise WeightsError("is no safetensors file, or was cut off")
-        try:
-            header = json.loads(stream.read(length))
-            metadata = header.get("__metadata__", {})
-            return {str(key): str(value) for key, value in metadata.items()}
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise WeightsError("is no safetensors file: its header is no JSON object") from error
-
-
-def _read_graph_header(path: Path) -> dict[str, str]:
-    """Read the metadata of an ONNX or OpenVINO file; OpenVINO keeps ONNX's under 'framework'."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise WeightsError("needs OpenVINO to be read; pip install openvino") from error
-    try:
-        model = openvino.Core().read_model(path)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise WeightsError(f"cannot be read by OpenVINO ({reason})") from error
-    for keys in ([METADATA_KEY], ["framework", METADATA_KEY]):
-        if model.has_rt_info(keys):
-            return {METADATA_KEY: model.get_rt_info(keys).astype(str)}
-    return {}
+def _get_reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is too little memory for it"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _check_against_metadata(identity: Identity, metadata: ModelMetadata) -> None:

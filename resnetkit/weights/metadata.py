@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from resnetkit.images.preprocessing import RESIZE_MODES, Preprocessing
+from resnetkit.machine.files import read_file, write_text
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.errors import WeightsError
 
 #: The key of our JSON in the metadata of safetensors, ONNX and OpenVINO files.
 METADATA_KEY = "resnet_for_ikomia"
 
-_MAX_SIZE = 8192
+#: The file beside weights without metadata that says how an image becomes their input.
+PREPROCESSING_NAME = "preprocessing.json"
+
+#: The largest `input_size` of the parameters, and twice of it before the crop: an image costs its square in memory.
+_MAX_INPUT_SIZE = 1024
+_MAX_RESIZE_SIZE = 2048
+#: Means and deviations are of values scaled to 0..1; those of other scales (1/255, 127.5) are in it, too.
+_MIN_STD, _MAX_VALUE = 1e-4, 1e4
+_MAX_NAME_LENGTH = 1000
+_MAX_PREPROCESSING_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -61,9 +72,30 @@ class ModelMetadata:
             content["classes"] = _parse_classes(content["classes"])
             metadata = cls(**content)
             _check_types(metadata)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise WeightsError(f"has metadata that cannot be read ({type(error).__name__}: {error})") from error
         return metadata
+
+
+def find_preprocessing(weights_path: Path) -> Preprocessing | None:
+    """Read the file beside weights that says how an image becomes their input; None if there is none.
+
+    Raises:
+        WeightsError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    path = weights_path.with_name(PREPROCESSING_NAME)
+    if not path.is_file():
+        return None
+    try:
+        return _parse_preprocessing(json.loads(read_file(path, _MAX_PREPROCESSING_BYTES)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise WeightsError(f"has a '{path}' beside it that cannot be read ({type(error).__name__}: {error})") from error
+
+
+def write_preprocessing(folder: Path, preprocessing: Preprocessing) -> None:
+    """Write the file that `find_preprocessing` reads for every weights file in the folder."""
+    write_text(folder / PREPROCESSING_NAME, json.dumps(asdict(preprocessing), indent=2) + "\n")
 
 
 def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
@@ -74,17 +106,22 @@ def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
         mean=_parse_triple(content.get("mean", IMAGENET_MEAN)),
         std=_parse_triple(content.get("std", IMAGENET_STD)),
     )
-    sizes = (preprocessing.input_size, preprocessing.resize_size)
-    if preprocessing.resize_mode not in RESIZE_MODES or not all(1 <= size <= _MAX_SIZE for size in sizes):
-        raise WeightsError(f"preprocessing {dict(content)} makes no sense")
-    if min(preprocessing.std) <= 0:
-        raise WeightsError(f"standard deviations must be above 0, got {preprocessing.std}")
+    is_possible = (
+        1 <= preprocessing.input_size <= _MAX_INPUT_SIZE and 1 <= preprocessing.resize_size <= _MAX_RESIZE_SIZE
+    )
+    if preprocessing.resize_mode not in RESIZE_MODES or not is_possible:
+        raise WeightsError(
+            f"preprocessing must have an input_size up to {_MAX_INPUT_SIZE}, a resize_size up to {_MAX_RESIZE_SIZE} "
+            f"and a resize_mode of {', '.join(RESIZE_MODES)}; got {str(dict(content))[:300]}"
+        )
+    if min(preprocessing.std) < _MIN_STD:
+        raise WeightsError(f"standard deviations must be at least {_MIN_STD}, got {preprocessing.std}")
     return preprocessing
 
 
 def _parse_triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
-    if not all(-1e6 < value < 1e6 for value in (red, green, blue)):
+    if not all(-_MAX_VALUE <= value <= _MAX_VALUE for value in (red, green, blue)):
         raise WeightsError(f"mean or deviation {values} makes no sense")
     return red, green, blue
 
@@ -92,6 +129,8 @@ def _parse_triple(values: Any) -> tuple[float, float, float]:
 def _parse_classes(names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise WeightsError("classes must be a list of names")
+    if max(map(len, names)) > _MAX_NAME_LENGTH:
+        raise WeightsError(f"a class name may have {_MAX_NAME_LENGTH} letters, got {max(map(len, names))}")
     "".join(names).encode()  # Half a surrogate pair is an error here, rather than in the engine.
     return tuple(names)
 

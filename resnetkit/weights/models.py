@@ -7,9 +7,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
+import numpy as np
 import torch
 from torch import nn
 
+from resnetkit.machine.files import get_ikomia_root
 from resnetkit.weights.architectures import ARCHITECTURES
 from resnetkit.weights.errors import WeightsError
 
@@ -35,17 +37,25 @@ def build_model(model_name: str, num_classes: int, small_input_stem: bool = Fals
     return model
 
 
-def load_model(model_name: str, state_dict: Mapping[str, torch.Tensor], small_input_stem: bool = False) -> nn.Module:
-    """Build a network around the tensors of a state dict, without copying them; in evaluation mode."""
+def load_model(
+    model_name: str, state_dict: Mapping[str, torch.Tensor | np.ndarray], small_input_stem: bool = False
+) -> nn.Module:
+    """Build a network around the tensors or arrays of a state dict, without copying them; in evaluation mode."""
     model = build_model(model_name, state_dict["fc.weight"].shape[0], small_input_stem)
-    model.load_state_dict(add_counters(state_dict), assign=True)
+    tensors = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in state_dict.items()
+    }
+    model.load_state_dict(add_counters(tensors), assign=True)
     return model.eval()
 
 
 def add_counters(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a state dict with batch normalization's counters of batches; those that are missing are zero."""
     norms = [name.removesuffix("running_mean") for name in state_dict if name.endswith("running_mean")]
-    return {**{f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.long) for norm in norms}, **state_dict}
+    return {
+        **{f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.long, device="cpu") for norm in norms},
+        **state_dict,
+    }
 
 
 def initialize_model(model_name: str, num_classes: int, seed: int, small_input_stem: bool = False) -> nn.Module:
@@ -79,7 +89,10 @@ def fetch_imagenet_weights(model_name: str, weights_name: str = "DEFAULT") -> Pa
         WeightsError: There are no such weights, or the download failed or has the wrong hash.
     """
     weights = ARCHITECTURES[model_name].get_weights(weights_name)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.file_name
+    folder = Path(torch.hub.get_dir())
+    if not folder.is_absolute():  # "~" of a user without a home folder
+        folder = get_ikomia_root() / "Models" / "torch"
+    path = folder / "checkpoints" / weights.file_name
     if not path.is_file():
         _download(_find_url(model_name, weights.name), path)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -14,16 +15,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from resnetkit.answers.loader import Loader, describe
+from resnetkit.answers.loader import Loader, describe, summarize
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import RuntimeOptionError
 from resnetkit.runtimes.openvino_graph import build_graph, save_graph
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, get_imagenet_classes
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
 from resnetkit.weights.errors import WeightsError
-from resnetkit.weights.metadata import ModelMetadata
+from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
 from resnetkit.weights.models import initialize_model
 
 
@@ -210,6 +211,60 @@ def test_a_bare_state_dict_takes_imagenets_preprocessing(weights_folder):
     assert (loader.weights.identity.num_classes, loader.weights.is_self_describing) == (3, False)
 
 
+def test_preprocessing_beside_a_bare_state_dict_is_found(weights_folder, tmp_path, caplog):
+    path = tmp_path / "model.pth"
+    for name in (path.name, "classes.txt"):
+        shutil.copy(weights_folder / name, tmp_path)
+    loader, values = Loader(), InferParameters().updated({"model_weight_file": path, "runtime": "torch"})
+    with caplog.at_level(logging.INFO):
+        assert loader.load(values).preprocessing.input_size == 224
+    assert "does not say how an image becomes its input, which is guessed" in caplog.text
+    caplog.clear()
+
+    own = Preprocessing(64, 70, "squash", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    write_preprocessing(tmp_path, own)
+    with caplog.at_level(logging.INFO):
+        model = loader.load(values)  # put there while a service runs
+    assert model.preprocessing == own
+    assert "guessed" not in caplog.text
+    assert "as the preprocessing.json says" in summarize(loader.weights, model)
+    assert loader.load(values) is model
+    assert loader.load(values.updated({"input_size": 96})).preprocessing.input_size == 96
+    (tmp_path / "preprocessing.json").write_text('{"input_size": 1000000}')
+    with pytest.raises(WeightsError, match=r"has a '.*preprocessing.json' beside it that cannot be read"):
+        loader.load(values)
+
+
+def test_names_are_printable(tmp_path, checkpoint_path):
+    names = ("\x1b[31mred", "two\nlines", "می\u200cخواهم 👩\u200d💻")
+    metadata = ModelMetadata("resnet18", names, Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD))
+    write_checkpoint(tmp_path / "best.safetensors", open_weights(checkpoint_path).read_state_dict(), metadata)
+    classes = Loader().load(make_values(model_weight_file=tmp_path)).classes
+    assert classes == ("\\x1b[31mred", "two\\nlines", names[2])
+
+
+def test_a_state_dict_of_parameters_with_gradients_runs_in_openvino(weights_folder, tmp_path, photographs, caplog):
+    weights = torch.load(weights_folder / "model.pth", weights_only=True)
+    weights = {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in weights.items()}
+    torch.save(weights, tmp_path / "model.pth")
+    shutil.copy(weights_folder / "classes.txt", tmp_path)
+    model = Loader().load(make_values(model_weight_file=tmp_path / "model.pth", runtime="auto", device="cpu"))
+    assert model.runtime.name == "openvino"
+
+
+def test_a_file_overwritten_in_place_with_its_time_kept_is_seen(weights_folder, tmp_path, photographs):
+    for name in ("model.pth", "classes.txt"):
+        shutil.copy(weights_folder / name, tmp_path)
+    path, loader = tmp_path / "model.pth", Loader()
+    values = make_values(model_weight_file=path, runtime="openvino", heatmap=True)
+    before = predict(loader, values, photographs)
+    times = path.stat()
+    torch.save(initialize_model("resnet18", 3, seed=9).state_dict(), tmp_path / "new.pth")
+    path.write_bytes((tmp_path / "new.pth").read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not np.allclose(before, predict(loader, values, photographs))
+
+
 def test_a_self_describing_file_decides(checkpoint_path):
     loader = Loader()
     model = loader.load(InferParameters().updated({"model_weight_file": checkpoint_path.parent}))
@@ -328,7 +383,7 @@ def test_no_weights_file_means_imagenet_and_no_class_file_is_read(imagenet_cache
     assert loader.weights.file.path.parent == imagenet_cache
     assert model.preprocessing.resize_size == 73  # 64 x 256 / 224
     assert counts["find_class_names"] == 0
-    assert not caplog.records
+    assert ["'class_file' is not used" in record.getMessage() for record in caplog.records] == [True]
     # DEFAULT and IMAGENET1K_V1 are the same for resnet18.
     same = loader.load(make_values(pretrained_weights="IMAGENET1K_V1"))
     assert same.runtime is model.runtime

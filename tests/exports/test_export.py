@@ -39,6 +39,8 @@ EXPORTS = [
     pytest.param(export_openvino, id="openvino"),
 ]
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="module")
 def images(photographs: Mapping[str, np.ndarray]) -> torch.Tensor:
@@ -118,6 +120,14 @@ def test_graph_gives_pytorchs_answers_for_any_batch(
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_graph_carries_its_metadata(exports: Mapping[str, ExportedFile], suffix: str) -> None:
     assert open_weights(exports[suffix].path).metadata == METADATA
+
+
+def test_no_file_names_a_folder_of_this_machine(exports: Mapping[str, ExportedFile]) -> None:
+    for export in exports.values():
+        content = export.path.read_bytes()
+        assert not [
+            text for text in (str(REPOSITORY), str(export.path.parent), "site-packages") if text.encode() in content
+        ]
 
 
 def test_onnx_file_is_valid_and_whole(exports: Mapping[str, ExportedFile]) -> None:

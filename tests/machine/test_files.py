@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from resnetkit.machine.files import atomic_path, get_ikomia_root, resolve_path, write_text
+from resnetkit.machine.files import atomic_path, get_ikomia_root, hash_files, read_file, resolve_path, write_text
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,38 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_home_folder_there_is_one_among_the_temporary_files(tmp_path, monkeypatch, caplog):
+    from resnetkit.machine import files
+
+    def refuse():
+        raise RuntimeError("Could not determine home directory.")
+
+    files._make_temporary_root.cache_clear()
+    monkeypatch.setattr(Path, "home", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    root = get_ikomia_root()
+    assert get_ikomia_root() == root
+    assert root.parent == tmp_path
+    assert root.stat().st_mode & 0o077 == 0
+    assert len(caplog.records) == 1
+    files._make_temporary_root.cache_clear()
+    root.chmod(0o777)  # perhaps made by somebody else, who would then choose what is read
+    assert get_ikomia_root() != root
+    files._make_temporary_root.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among files")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (lambda path: read_file(path, 100), lambda path: hash_files([path])):
+        with pytest.raises(OSError, match="no regular file"):
+            read(tmp_path / "pipe")
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_file(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="it has 5 bytes, more than the 4"):
+        read_file(tmp_path / "file", 4)

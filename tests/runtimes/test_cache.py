@@ -14,6 +14,7 @@ import pytest
 
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.choice import RuntimeOptions, open_runtime
+from resnetkit.weights.errors import WeightsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = RuntimeOptions("openvino")
@@ -176,6 +177,38 @@ def test_several_processes_may_start_at_once(run_script, checkpoint_path, tmp_pa
         for result in pool.map(lambda _: run_script(script, PYTHONPATH=str(REPOSITORY)), range(4)):
             assert result.output == ""
     assert list_entries(tmp_path / "cache") == ["key.blob"]
+
+
+def test_a_full_cache_that_cannot_be_touched_is_read(make_network, warm_source, tmp_path, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    network = make_network()
+    output = open_runtime(warm_source, OPENVINO, tmp_path).run(network.images)
+    np.testing.assert_allclose(output.logits, network.outputs[0], atol=1e-4)
+    assert not caplog.records
+
+
+def test_a_pipe_in_the_place_of_an_entry_is_replaced(make_network, tmp_path, caplog):
+    network = make_network()
+    open_runtime(network.source, OPENVINO, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    entry.unlink()
+    os.mkfifo(entry)
+    open_runtime(network.source, OPENVINO, tmp_path)
+    assert "no regular file" in caplog.text
+    assert entry.is_file()
+
+
+def test_what_replaced_a_graph_while_it_was_read_is_not_kept_under_its_key(make_network, tmp_path):
+    def refuse():
+        raise WeightsError("was replaced")
+
+    source = replace(make_network().source, check_unchanged=refuse)
+    with pytest.raises(WeightsError, match="was replaced"):
+        open_runtime(source, OPENVINO, tmp_path)
+    assert list_entries(tmp_path) == []
 
 
 # --- The folder itself ---

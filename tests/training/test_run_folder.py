@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from resnetkit.parameters.declaration import ParameterError
 from resnetkit.training.run_folder import (
     OutputError,
+    RunFolderLock,
     create_run_folder,
     prepare_output_folder,
     publish_latest,
@@ -111,6 +116,69 @@ def test_something_else_of_that_name_is_not_touched(tmp_path):
     with pytest.raises(OutputError, match="is no run folder"):
         prepare_output_folder(str(tmp_path))
     assert (tmp_path / "latest" / "thesis.txt").is_file()
+
+
+def fill_like_a_run(folder: Path) -> None:
+    for name in ("best.safetensors", "state.pt", "thesis.txt"):
+        (folder / name).write_text("years of work", encoding="utf-8")
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["link", "copy"])
+def test_a_users_folder_called_latest_is_never_removed(tmp_path, monkeypatch, caplog, has_links):
+    if not has_links:
+        monkeypatch.setattr(Path, "symlink_to", refuse_links)
+    latest = tmp_path / "latest"
+    latest.mkdir()
+    fill_like_a_run(latest)
+    with pytest.raises(OutputError, match=r"'.*latest' is no run folder of train_resnet, .*; rename it"):
+        prepare_output_folder(str(tmp_path))
+    folder = make_run(tmp_path, "new")
+    publish_latest(folder)
+    refresh_latest(folder)
+    assert (latest / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+    assert "is no run folder of train_resnet" in caplog.text
+
+
+def test_a_users_link_called_latest_stays(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").symlink_to("mine")
+    with pytest.raises(OutputError, match="is a link to 'mine'"):
+        prepare_output_folder(str(tmp_path))
+    publish_latest(make_run(tmp_path, "new"))
+    assert (tmp_path / "latest").readlink() == Path("mine")
+
+
+def test_what_a_user_puts_into_our_copy_is_not_removed(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Path, "symlink_to", refuse_links)
+    publish_latest(make_run(tmp_path, "first"))
+    (tmp_path / "latest" / "notes.txt").write_text("mine", encoding="utf-8")
+    publish_latest(make_run(tmp_path, "second"))
+    assert (tmp_path / "latest" / "notes.txt").is_file()
+    assert "holds 'notes.txt', too" in caplog.text
+
+
+def test_a_run_folder_is_trained_in_by_one_process(tmp_path):
+    folder = make_run(tmp_path, "run")
+    lock = RunFolderLock(folder)
+    code = """
+import sys
+from pathlib import Path
+from resnetkit.training.run_folder import RunFolderLock
+RunFolderLock(Path(sys.argv[1]))
+print("got it", flush=True)
+if sys.argv[2] == "die":
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with pytest.raises(ParameterError, match=rf"is in use by process {os.getpid()} on .*; wait until it has ended"):
+        RunFolderLock(folder)
+    lock.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "state.pt"]
+    command = [sys.executable, "-c", code, str(folder), "die"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout.split() == ["got", "it"], ended.stderr
+    RunFolderLock(folder).close()  # that of a dead process does not hold
 
 
 def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path):

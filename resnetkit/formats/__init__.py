@@ -1,0 +1,1 @@
+"""Formats of weights files, read without running code: tensors, whole networks, and what is neither."""
