@@ -24,6 +24,7 @@ ROOMS = (
     "weights",
     "runtimes",
     "answers",
+    "folders",
     "data",
     "results",
     "exports",
