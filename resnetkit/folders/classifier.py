@@ -98,7 +98,7 @@ class Classifier:
 
     def make_columns(self, has_probabilities: bool = False) -> Columns:
         """Return the columns of a table of this model's answers."""
-        is_deep = ARCHITECTURES[self._weights.metadata.model_name].block == "bottleneck"
+        is_deep = ARCHITECTURES[self._weights.identity.model_name].block == "bottleneck"
         return Columns(
             classes=self.classes,
             top_k=self.values.top_k,
@@ -110,7 +110,7 @@ class Classifier:
     def _identify(self) -> str:
         """Return a name for weights and settings: other ones may give other answers."""
         facts = (self._weights.file.content_hash, self.classes, self.preprocessing, self.values.confidence_threshold)
-        return f"{self._weights.metadata.model_name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+        return f"{self._weights.identity.model_name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
 
 class Answers(Iterator[Answer]):

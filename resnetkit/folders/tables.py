@@ -73,13 +73,15 @@ class LineTable:
         self.paths = PathSet()
         self.columns = columns
         self._is_csv = path.suffix.lower() == ".csv"
+        # What each such file begins with, also one whose first line was cut off.
+        self._start = _BYTE_ORDER_MARK + _to_csv([columns.make_header()]) if self._is_csv else b'{"path": "'
         end = self._read() if path.exists() else 0
         self._file = path.open("r+b" if path.exists() else "xb", buffering=0)
         try:
             self._file.truncate(end)
             self._file.seek(end)
             if end == 0 and self._is_csv:
-                self._write(_BYTE_ORDER_MARK + _to_csv([self.columns.make_header()]))
+                self._write(self._start)
         except BaseException:
             self._file.close()
             raise
@@ -126,6 +128,10 @@ class LineTable:
                 if isinstance(error, TableError):
                     raise
                 raise self._refuse("it holds something else") from error
+            file.seek(end)
+            rest = file.read(len(self._start))
+            if not end and not self._start.startswith(rest):
+                raise self._refuse("it holds something else")
             return end
 
     def _read_rows(self, lines: _CompleteLines) -> Iterator[tuple[str, str]]:

@@ -115,7 +115,8 @@ def test_a_killed_run_goes_on_where_its_output_ends(checkpoint_path, photograph_
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 120
-        while not (written.exists() and written.stat().st_size > 5000) and time.monotonic() < deadline:
+        while not (written.exists() and written.stat().st_size > 5000) and process.poll() is None:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)

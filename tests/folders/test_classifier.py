@@ -51,7 +51,6 @@ def test_every_kind_of_image_gets_the_same_answer(model, photographs, photograph
         np.testing.assert_array_equal(found.probabilities, expected.probabilities, err_msg=name)
     for several in (list(kinds.values()), iter(kinds.values())):
         assert [found.label for found in model.predict(several)] == [expected.label] * len(kinds)
-    assert len(model.predict(np.stack([array, array]))) == len(model.predict(tensor[None])) == 2 - 0 or True
     assert model.predict([]) == []
 
 

@@ -70,7 +70,7 @@ def test_a_csv_file_is_what_spreadsheets_and_pandas_read(tmp_path):
     assert list(frame.columns) == COLUMNS.make_header()
     assert frame["probability of cat #0"][0] == 0.2
     assert frame["probability of =dog"][0] == 0.75
-    assert frame[["embedding_0", "embedding_1", "embedding_2"]].to_numpy()[0].tolist() == [-1, 0, 0.001]
+    assert frame[["embedding_0", "embedding_1", "embedding_2"]].to_numpy(np.float32)[0].tolist() == [-1, 0, np.float32(0.001)]
     assert [read_text(frame["label"][0]), read_text(frame["error"][len(NAMES)])] == ["=dog", "=no such file"]
     assert np.isnan(frame["confidence"][len(NAMES)])
 
