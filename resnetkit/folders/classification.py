@@ -15,7 +15,7 @@ from resnetkit.folders.listing import STANDARD_INPUT, ListedFile, Source, list_f
 from resnetkit.folders.pictures import draw_answer, save_jpeg
 from resnetkit.folders.rows import Answer
 from resnetkit.folders.tables import Table, open_table
-from resnetkit.machine.progress import ProgressBar
+from resnetkit.machine.progress import Progress, ProgressBar, Stopped
 
 #: Rows that are written at a time; as many as a batch of the network has.
 _ROWS = 32
@@ -49,7 +49,7 @@ class Summary:
         """Say it in a line, and the first errors in one each."""
         parts = [f"{self.num_rows - self.num_errors:,} images classified"]
         if self.num_errors:
-            parts.append(f"{self.num_errors:,} files that cannot be read")
+            parts.append(f"{self.num_errors:,} file{'s' * (self.num_errors > 1)} that cannot be read")
         if self.num_there:
             parts.append(f"{self.num_there:,} that were there already")
         if self.num_repeated:
@@ -61,6 +61,20 @@ class Summary:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """What is written besides the columns that every table has.
+
+    Attributes:
+        has_probabilities: Whether the table has a column a class.
+        pictures: Folder into which each image is drawn with its answer, and with its heat map where the parameter
+            `heatmap` is set; None draws nothing.
+    """
+
+    has_probabilities: bool = False
+    pictures: Path | None = None
+
+
 class NoImagesError(ValueError):
     """There is nothing to classify."""
 
@@ -69,8 +83,8 @@ def classify_into_table(
     classifier: Classifier,
     sources: Source | Iterable[Source],
     output: Path,
-    has_probabilities: bool = False,
-    pictures: Path | None = None,
+    options: TableOptions | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Classify files into a table; a table that is there already is gone on with.
 
@@ -78,29 +92,33 @@ def classify_into_table(
         classifier: The model, and what its answers hold.
         sources: Files, folders, patterns, lists, `-`; see `list_files`.
         output: The table: .csv, .jsonl or .parquet.
-        has_probabilities: Whether the table has a column a class.
-        pictures: Folder into which each image is drawn with its answer, and with its heat map where the parameter
-            `heatmap` is set.
+        options: What is written besides.
+        progress: Shows a bar, and may stop after any row.
 
     Raises:
         NoImagesError: The sources name no image.
         ListingError: A list of paths or a folder cannot be read.
         TableError: The table cannot be written, or is none of this model's.
+        Stopped: The user asked for it; the rows so far are written.
     """
+    options, progress = options or TableOptions(), progress or Progress()
     sources = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     began = time.perf_counter()
     summary = Summary(output)
-    table = open_table(output, classifier.make_columns(has_probabilities))
+    table = open_table(output, classifier.make_columns(options.has_probabilities))
     is_complete = False
     try:
-        with _Pictures(pictures) as drawing, _show_progress(sources) as bar:
+        with _Pictures(options.pictures) as drawing, _show_bar(sources, progress) as bar:
             listed = _leave_out_known(list_files(sources), table, summary, bar)
             rows: list[Answer] = []
             for file, answer in classifier.answer(listed):
                 drawing.add(file, answer, classifier)
                 rows.append(answer)
-                if len(rows) == _ROWS:
+                is_stopped = progress.is_stop_requested()
+                if len(rows) == _ROWS or is_stopped:
                     _write(table, rows, summary, bar)
+                if is_stopped:
+                    raise Stopped(f"stopped on request after {summary}")
             _write(table, rows, summary, bar)
         is_complete = True
     finally:
@@ -111,9 +129,9 @@ def classify_into_table(
     return summary
 
 
-def _show_progress(sources: list[Source]) -> ProgressBar:
+def _show_bar(sources: list[Source], progress: Progress) -> ProgressBar:
     """Return a bar; files are counted ahead where somebody sees it, so that it can tell how long it will take."""
-    bar = ProgressBar(desc="classifying", unit="image", total=None)
+    bar = progress.show("classifying", None, "image")
     if not bar.disable and STANDARD_INPUT not in map(str, sources):
         bar.total = sum(1 for _ in list_files(sources))
     return bar

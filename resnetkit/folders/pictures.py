@@ -83,7 +83,7 @@ def draw_contact_sheet(query: tuple[np.ndarray, str], neighbours: Sequence[tuple
         row, column = divmod(index, num_columns)
         left, top = _GAP + column * (_TILE + _GAP), _GAP + row * (_TILE + _CAPTION_HEIGHT + _GAP)
         thumbnail = _make_thumbnail(image)
-        x, y = left + (_TILE - thumbnail.width) // 2, top + (_TILE - thumbnail.height) // 2
+        x, y = left, top + _TILE - thumbnail.height
         sheet.paste(thumbnail, (x, y))
         if index == 0:
             corners = (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3)

@@ -15,7 +15,7 @@ from resnetkit.folders.classifier import Classifier
 from resnetkit.folders.listing import ListedFile, Source, list_files
 from resnetkit.folders.pictures import draw_contact_sheet
 from resnetkit.images.reading import read_image
-from resnetkit.machine.progress import ProgressBar
+from resnetkit.machine.progress import Progress, Stopped
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class SimilarImage:
 
 
 def find_similar(
-    classifier: Classifier, query: Path, sources: Source | Iterable[Source], count: int = 9
+    classifier: Classifier,
+    query: Path,
+    sources: Source | Iterable[Source],
+    count: int = 9,
+    progress: Progress | None = None,
 ) -> list[SimilarImage]:
     """Find the images nearest to another one; the file itself is left out, copies of it are not.
 
@@ -45,6 +49,7 @@ def find_similar(
         query: What to look for.
         sources: Where: files, folders, patterns, lists; see `list_files`.
         count: How many to return.
+        progress: Shows a bar, and may stop after any image.
 
     Returns:
         At most `count` images, nearest first; files that cannot be read are left out.
@@ -52,13 +57,17 @@ def find_similar(
     Raises:
         ImageError: The query cannot be read.
         NoImagesError: The sources name no other image that can be read.
+        Stopped: The user asked for it.
     """
+    progress = progress or Progress()
     sought = _normalize(classifier.predict(query).embedding)
     nearest: list[tuple[float, int, SimilarImage]] = []
     order = itertools.count()
-    with ProgressBar(desc="searching", unit="image", total=None) as bar:
+    with progress.show("searching", None, "image") as bar:
         for file, answer in classifier.answer(_leave_out(list_files(sources), query)):
             bar.update()
+            if progress.is_stop_requested():
+                raise Stopped("stopped on request; nothing was written")
             if answer.embedding is None:
                 continue
             similarity = float(_normalize(answer.embedding) @ sought)

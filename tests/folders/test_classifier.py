@@ -25,7 +25,8 @@ def model(checkpoint_path):
 
 
 def test_the_package_imports_nothing_heavy():
-    code = "import sys, resnetkit; print([m for m in ('torch', 'openvino', 'cv2', 'numpy', 'pydantic') if m in sys.modules])"
+    heavy = ("torch", "openvino", "cv2", "numpy", "pydantic")
+    code = f"import sys, resnetkit; print([name for name in {heavy} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     assert output.strip() == "[]"
     assert set(resnetkit.__all__) == {"__version__", "load_model"}
@@ -131,7 +132,9 @@ def test_what_is_wrong_is_said_when_the_model_is_loaded(tmp_path, checkpoint_pat
         load_model(checkpoint_path, top_k=0)
     with pytest.raises(WeightsError, match="none"):
         load_model(tmp_path / "none.pth")
-    with pytest.raises(ParameterError, match="'heatmap_class' must be one of the model's 3 classes, got 'cats'; did you mean 'cat'"):
+    with pytest.raises(
+        ParameterError, match="'heatmap_class' must be one of the model's 3 classes, got 'cats'; did you mean 'cat'"
+    ):
         load_model(checkpoint_path, heatmap_class="cats")
 
 

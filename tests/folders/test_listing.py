@@ -90,7 +90,7 @@ def test_a_table_of_paths(photos, name, content):
 
 @pytest.mark.parametrize("separator", [b"\n", b"\0"], ids=["lines", "print0"])
 def test_standard_input(photos, monkeypatch, separator):
-    names = [b"photos/a.png", b"photos/\xff, \"x\".png", b"x" * 70000 + b".png"]
+    names = [b"photos/a.png", b'photos/\xff, "x".png', b"x" * 70000 + b".png"]
     if separator == b"\0":
         names.append(b"photos/new\nline.png")
     stream = io.BufferedReader(io.BytesIO(separator.join(names) + separator))

@@ -70,7 +70,11 @@ def test_a_csv_file_is_what_spreadsheets_and_pandas_read(tmp_path):
     assert list(frame.columns) == COLUMNS.make_header()
     assert frame["probability of cat #0"][0] == 0.2
     assert frame["probability of =dog"][0] == 0.75
-    assert frame[["embedding_0", "embedding_1", "embedding_2"]].to_numpy(np.float32)[0].tolist() == [-1, 0, np.float32(0.001)]
+    assert frame[["embedding_0", "embedding_1", "embedding_2"]].to_numpy(np.float32)[0].tolist() == [
+        -1,
+        0,
+        np.float32(0.001),
+    ]
     assert [read_text(frame["label"][0]), read_text(frame["error"][len(NAMES)])] == ["=dog", "=no such file"]
     assert np.isnan(frame["confidence"][len(NAMES)])
 
@@ -140,7 +144,7 @@ def test_a_table_of_other_answers_is_left_alone(tmp_path, ending, columns, reaso
 def test_a_file_that_is_no_table_of_ours_is_left_alone(tmp_path, ending, content):
     path = tmp_path / f"answers.{ending}"
     path.write_bytes(content)
-    with pytest.raises(TableError, match="exists and cannot be gone on with: .*; give another name, or delete it"):
+    with pytest.raises(TableError, match=r"exists and cannot be gone on with: .*; give another name, or delete it"):
         open_table(path, COLUMNS)
     assert path.read_bytes() == content
 
@@ -181,7 +185,7 @@ for number in range(kept, 200):
 table.close(True)
 print(kept)
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     message, kept = result.stdout.splitlines()
     assert "cannot be written (File too large); the rows so far are kept, and the same call goes on" in message
     assert 10 < int(kept) < 200
