@@ -22,15 +22,19 @@ from resnetkit.weights.architectures import ARCHITECTURES
 class Classifier:
     """A model that is loaded: single images are answered soon, folders in the least time.
 
+    Args:
+        values: The parameters of infer_resnet.
+        loader: What may have parts of the model already.
+
     Attributes:
         values: The parameters of infer_resnet.
         classes: Names in the order of the network's outputs.
         preprocessing: How images become its input.
     """
 
-    def __init__(self, values: InferParameters) -> None:
+    def __init__(self, values: InferParameters, loader: Loader | None = None) -> None:
         self.values = values
-        self._loader = Loader()
+        self._loader = loader or Loader()
         self._weights, self.classes, self.preprocessing = self._loader.find(values)
         if values.heatmap_class:
             find_class(self.classes, values.heatmap_class)

@@ -263,6 +263,12 @@ class ParquetTable:
         )
 
 
+def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV file that spreadsheets open, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_BYTE_ORDER_MARK + _to_csv(rows))
+
+
 def make_schema(columns: Columns) -> Any:
     """Return pyarrow's schema of a table: texts, float32 numbers, the embedding as a list."""
     import pyarrow
