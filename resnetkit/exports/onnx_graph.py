@@ -33,7 +33,7 @@ def trace_graph(model: nn.Module, metadata: ModelMetadata) -> Any:
         dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
     )
     assert program is not None
-    program.model.metadata_props.update(metadata.to_strings())
+    program.model.metadata_props.update({**metadata.to_plain_strings(), **metadata.to_strings()})
     return program
 
 
