@@ -61,7 +61,7 @@ class ModelMetadata:
             "pad_color": json.dumps([round(255 * value) for value in preprocessing.mean]),
             "mean": json.dumps(preprocessing.mean),
             "std": json.dumps(preprocessing.std),
-            "temperature": "1.0",
+            "temperature": str(self.temperature),
         }
 
     @classmethod
