@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ikomia import core, dataprocess
 
 import infer_resnet.library  # before anything of resnetkit: finds it, or says why not
-from infer_resnet.inputs import has_detector
+from infer_resnet.inputs import check_folder_run, has_detector
 from resnetkit.about import fill_shared_info
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import speak_as
@@ -16,10 +16,14 @@ from resnetkit.parameters.adapter import ParametersAdapter, SetParametersMixin
 from resnetkit.parameters.inference import InferParameters
 
 if TYPE_CHECKING:
+    import os
+
     import numpy as np
 
     from infer_resnet.session import Session
     from resnetkit.answers.model import Prediction
+    from resnetkit.folders.classification import Summary
+    from resnetkit.folders.classifier import Answers
 
 NAME = "infer_resnet"
 
@@ -75,6 +79,20 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         """Return the answers of the last run: one for a whole image, or one a box in the detector's order."""
         return list(self._predictions)
 
+    def classify_files(self, sources: Any, output: str | os.PathLike[str] | None = None) -> Answers | Summary:
+        """Classify image files without running the workflow, many at a time, with this task's parameters.
+
+        Args:
+            sources: Files, folders with what is below them, patterns, lists of paths (.txt, .csv); one, or several.
+            output: A table, .csv, .jsonl or .parquet, that is written as it goes; one that is there is gone on with.
+
+        Returns:
+            An iterator of answers (`path`, `label`, `confidence`, `top_k`, `error`), whose `to_dataframe()` gives a
+            pandas DataFrame; with `output` what came of it.
+        """
+        with speak_as(NAME):
+            return self._session.classify_files(self._get_values(), sources, output)
+
     def get_model_info(self) -> dict[str, Any]:
         """Return what is loaded: architecture, weights, classes, preprocessing, runtime; JSON-able."""
         with speak_as(NAME):
@@ -107,8 +125,11 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         for index in (_DETECTIONS, _GRAPHICS, _TABLE, _HEATMAP, _EMBEDDING):
             self.get_output(index).clear_data()  # A direct `task.run()` would add to the last results.
         with speak_as(NAME):
+            check_folder_run(self.get_input(0))
+            self._session.files.keep_from_engine()
             has_boxes = has_detector(self.get_input(1), self.get_input(2), self._unconnected_name)
             self._predictions = self._session.classify(self._get_values(), has_boxes)
+            self._session.files.save(self._predictions)
         self.emit_step_progress()
         self.end_task_run()
 

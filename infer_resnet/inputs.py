@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
 from ikomia import core
 
 from resnetkit.images.pixels import ImageError, to_rgb
+
+#: How far up the engine's loop over a folder is looked for: a sub-class or a wrapper may stand between.
+_MAX_FRAMES = 6
 
 
 def read_image_input(source: Any) -> np.ndarray:
@@ -23,6 +28,36 @@ def read_image_input(source: Any) -> np.ndarray:
         origin = f"'{path}' could not be decoded" if path else "nothing is connected to input 0"
         raise ImageError(f"no image: {origin}")
     return to_rgb(image)
+
+
+def check_folder_run(source: Any) -> None:
+    """Notice that the engine runs over a folder, and hands us the image of an earlier run once a file instead.
+
+    After any `run_on(path=)` or `array=`, `run_on(folder=)` adds its files as another input of the workflow, while the
+    tasks stay connected to the first. Nothing that a task is given tells; the engine's own Python code, which called
+    this run, knows file and input.
+
+    Args:
+        source: The engine's CImageIO of input 0.
+
+    Raises:
+        ImageError: It is so.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_MAX_FRAMES):
+        if frame is None or frame.f_code.co_name == "_run_directory":
+            break
+        frame = frame.f_back
+    else:
+        return
+    known = {} if frame is None else frame.f_locals
+    file_path, path = known.get("file_path", ""), getattr(source, "source_file_path", "")
+    # An image that another task made has no path; that it is the right one can be told of the first input alone.
+    if file_path and path != file_path and (path or known.get("i", 0) > 0):
+        raise ImageError(
+            f"'{file_path}' is not read: the workflow still has the input of an earlier run; call wf.clear_inputs() "
+            "before wf.run_on(folder=...), or make a new workflow"
+        )
 
 
 def has_detector(graphics: Any, table: Any, unconnected_name: str) -> bool:

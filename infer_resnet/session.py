@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ikomia import dataprocess
 
 from infer_resnet.inputs import read_image_input, select_shapes
 from infer_resnet.outputs import draw_heatmaps, fill_embeddings, fill_graphics, fill_table
+from infer_resnet.saving import ResultFiles
 from resnetkit.answers.drawing import Color, annotate, make_colors
 from resnetkit.answers.loader import Loader, describe, summarize
 from resnetkit.answers.model import UNKNOWN, AnswerOptions, Model, Prediction
 from resnetkit.answers.probabilities import ProbabilitySmoother
 from resnetkit.images.boxes import Box, crop_box
+from resnetkit.machine.files import resolve_path
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.inference import InferParameters
+
+if TYPE_CHECKING:
+    from resnetkit.folders.classification import Summary
+    from resnetkit.folders.classifier import Answers
 
 logger = get_logger()
 
@@ -30,10 +38,12 @@ class Session:
 
     Attributes:
         smoother: The moving average over the frames of a video.
+        files: What saves results while the engine saves.
     """
 
     def __init__(self, task: Any) -> None:
         self.smoother = ProbabilitySmoother()
+        self.files = ResultFiles(task)
         self._task = task
         self._loader = Loader()
         self._names: tuple[str, ...] = ()
@@ -54,6 +64,18 @@ class Session:
         """Return what is loaded, JSON-able."""
         model = self.load(values)
         return describe(self._loader.weights, model)
+
+    def classify_files(
+        self, values: InferParameters, sources: Any, output: str | os.PathLike[str] | None
+    ) -> Answers | Summary:
+        """Classify files, outside the workflow: into answers as they come, or into a table."""
+        from resnetkit.folders.classification import classify_into_table
+        from resnetkit.folders.classifier import Classifier
+
+        classifier = Classifier(values, self._loader)
+        if output is None:
+            return classifier.classify(sources)
+        return classify_into_table(classifier, sources, resolve_path(os.fspath(output)))
 
     def annotate(self, source: Any, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the image of an input with answers drawn on it, (height, width, 3) uint8 RGB."""
@@ -88,11 +110,14 @@ class Session:
     def _classify_image(self, model: Model, image: np.ndarray, values: InferParameters) -> Prediction:
         adjust = None
         if values.smoothing > 0:
-            stream = (self._task.get_input(0).source_file_path, image.shape, model)
+            source = self._task.get_input(0)
+            # The engine makes the input of a video anew for each run over it.
+            video = source if isinstance(source, dataprocess.CVideoIO) else None
+            stream = (video, source.source_file_path, image.shape, model)
             adjust = partial(self.smoother.update, share=values.smoothing, stream=stream)
         else:
             self.smoother.reset()
-        prediction = model.predict([image], _get_answer_options(values), adjust)[0]
+        prediction = model.predict([image], AnswerOptions.from_parameters(values), adjust)[0]
         # For the engine's own accessors, such as `get_whole_image_results`.
         scores = prediction.top_k
         self._task.set_whole_image_results([each.label for each in scores], [str(each.confidence) for each in scores])
@@ -107,7 +132,7 @@ class Session:
                 items.append(item)
                 boxes.append(box)
                 crops.append(crop)
-        predictions = model.predict(crops, _get_answer_options(values))
+        predictions = model.predict(crops, AnswerOptions.from_parameters(values))
         for item, prediction in zip(items, predictions, strict=True):
             # The name after the last class is `unknown`.
             self._task.add_object(item, prediction.index % len(self._names), prediction.confidence)
@@ -115,12 +140,3 @@ class Session:
 
     def _get_color(self, prediction: Prediction) -> Color:
         return self._colors[prediction.index % len(self._colors)]
-
-
-def _get_answer_options(values: InferParameters) -> AnswerOptions:
-    return AnswerOptions(
-        top_k=values.top_k,
-        confidence_threshold=values.confidence_threshold,
-        heatmap=values.heatmap,
-        embedding=values.embedding,
-    )

@@ -13,6 +13,8 @@ from resnetkit import __version__
 #: sentences stand here, so that this program's help imports nothing.
 COMMANDS = {
     "train": "train a classifier on a folder or table of images",
+    "classify": "classify files, folders and lists of images into a table",
+    "similar": "find the images of a folder that are most like another one",
 }
 
 

@@ -25,6 +25,7 @@ ROOMS = (
     "weights",
     "runtimes",
     "answers",
+    "folders",
     "sources",
     "data",
     "results",

@@ -25,7 +25,7 @@ DOCUMENTS = [
 ]
 
 #: Names of folders in snippets that are data sets of class folders.
-FOLDERS = ("fruit",)
+FOLDERS = ("fruit", "photographs")
 
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WEB_ADDRESS = re.compile(r"https?://[^\s\"']*/([\w.-]+\.(?:jpg|png))")

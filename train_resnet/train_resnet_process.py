@@ -109,6 +109,9 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         self._checkpoint = ""
         for index in range(self.get_output_count()):
             self.get_output(index).clear_data()
+        for index in (_CURVES, _CONFUSION, _TABLE):
+            # The engine would lay one picture over the other, under one name; the run folder has both.
+            self.get_output(index).auto_save = False
         progress = Progress(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
         with speak_as(NAME):
             try:
@@ -155,6 +158,20 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         for column in ("precision", "recall", "f1", "support"):
             digits = 0 if column == "support" else 4
             table.add_value_list([f"{row[column]:.{digits}f}" for row in rows], column, names)
+        if self.get_output(_CHECKPOINT).auto_save and self.output_folder:
+            self._save_table()
+
+    def _save_table(self) -> None:
+        """Save the figures of each class where the engine saves; its own file would lack a heading."""
+        from resnetkit.folders.cells import write_text
+        from resnetkit.folders.tables import write_csv
+
+        table = self.get_output(_TABLE)
+        header = ["class", *table.get_all_header_labels()]
+        columns = [[write_text(name) for name in table.get_all_label_list()[0]], *table.get_all_value_list()]
+        folder = Path(self.output_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(folder.with_name(f"{folder.name}_classes.csv"), [header, *zip(*columns, strict=True)])
 
 
 class TrainResnetFactory(dataprocess.CTaskFactory):

@@ -123,7 +123,7 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Seque
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, line: TextLine) -> None:
-    font = _load_font(line.font_size)
+    font = load_font(line.font_size)
     padding = 0.3 * line.font_size
     right = line.left + pen.textlength(line.text, font) + 2 * padding
     corners = (line.left, line.top, right, line.top + line.font_size * _LINE_HEIGHT - 1)
@@ -133,7 +133,7 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: TextLine) -> None:
 
 
 @lru_cache(maxsize=16)
-def _load_font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     """Load matplotlib's own copy of DejaVu Sans: it is there on every system, with most of the world's letters."""
     import matplotlib
     from PIL import ImageFont

@@ -79,15 +79,20 @@ class Loader:
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._side_stamps: tuple[Any, ...] = ()
 
-    def load(self, values: InferParameters) -> Model:
-        """Return the model for the parameters, reloading only what they, or the files, changed.
+    def find(
+        self, values: InferParameters, stamps: tuple[Any, ...] | None = None
+    ) -> tuple[Weights, tuple[str, ...], Preprocessing]:
+        """Return weights, class names and preprocessing for the parameters, without loading the network.
+
+        Args:
+            values: What to look for.
+            stamps: What `load` has seen of the weights file already.
 
         Raises:
             ParameterError: A parameter contradicts the weights file.
-            WeightsError: Weights or class names are missing, damaged or do not fit.
-            RuntimeOptionError: The machine lacks the device, precision or runtime.
+            WeightsError: Weights or class names are missing, or do not fit.
         """
-        stamps = _get_stamps(values)
+        stamps = _get_stamps(values) if stamps is None else stamps
         weights_name = "" if values.model_weight_file else values.pretrained_weights
         sources = (values.model_name, weights_name, values.settings_from, stamps)
         if "weights" in self._kept and _get_side_stamps(self._kept["weights"][1]) != self._side_stamps:
@@ -99,19 +104,38 @@ class Loader:
             (weights.file.path, stamps, _get_class_stamps(weights, values)),
             lambda: _name_classes(weights, values),
         )
-        preprocessing = _choose_preprocessing(weights, values)
-        options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads)
+        return weights, classes, _choose_preprocessing(weights, values)
+
+    def load(self, values: InferParameters, is_for_batches: bool = False) -> Model:
+        """Return the model for the parameters, reloading only what they, or the files, changed.
+
+        Args:
+            values: What to load.
+            is_for_batches: Whether many images are to be classified in the least time, instead of each as soon as may
+                be; one model of each kind is kept.
+
+        Raises:
+            ParameterError: A parameter contradicts the weights file.
+            WeightsError: Weights or class names are missing, damaged or do not fit.
+            RuntimeOptionError: The machine lacks the device, precision or runtime.
+        """
+        stamps = _get_stamps(values)
+        weights, classes, preprocessing = self.find(values, stamps)
+        options = RuntimeOptions(values.runtime, values.device, values.precision, values.threads, is_for_batches)
         network = (weights.file.path, stamps, preprocessing.input_size, preprocessing.mean, preprocessing.std)
-        runtime = self._keep("runtime", (network, options), lambda: _open_runtime(weights, preprocessing, options))
+        kind = " for batches" if is_for_batches else ""
+        runtime = self._keep(
+            f"runtime{kind}", (network, options), lambda: _open_runtime(weights, preprocessing, options)
+        )
         self.weights = weights
-        return self._keep("model", (preprocessing, classes), lambda: Model(runtime, preprocessing, classes))
+        return self._keep(f"model{kind}", (preprocessing, classes), lambda: Model(runtime, preprocessing, classes))
 
     def _keep(self, part: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return the part made for this key, made anew where the last one was for another key."""
         if part not in self._kept or self._kept[part][0] != key:
             self._kept.pop(part, None)
-            if part == "runtime":
-                self._kept.pop("model", None)  # It holds the old network.
+            if part.startswith("runtime"):
+                self._kept.pop(part.replace("runtime", "model"), None)  # It holds the old network.
             with pause_garbage_collection():
                 self._kept[part] = (key, make())
         return self._kept[part][1]

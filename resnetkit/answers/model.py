@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,18 +18,20 @@ from resnetkit.answers.heatmaps import class_activation_map
 from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.machine.threads import compute_alone, use_threads
+from resnetkit.machine.threads import compute_alone, count_cores, use_threads
+from resnetkit.parameters.declaration import ParameterError
 
 if TYPE_CHECKING:
     import torch
 
+    from resnetkit.parameters.inference import InferParameters
     from resnetkit.runtimes.network import NetworkOutput, Runtime
 
 #: The label of an answer below the confidence threshold.
 UNKNOWN = "unknown"
 #: Images in one run of the network: larger batches gain nothing on a CPU and cost memory.
 _MAX_BATCH = 32
-_DECODING_THREADS = 2
+_MAX_DECODERS = 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Prediction:
         box: (left, top, width, height) in pixels of the image as the detector gave it; None for a whole image.
         probabilities: (num_classes,) float32, sums to 1.
         embedding: Pooled feature vector, (512,) or (2048,) float32, if asked for.
-        activation: Class activation map of the most probable class, (h, w) float32, if asked for.
+        activation: Class activation map of the most probable class, or of the one that was asked for, (h, w) float32.
     """
 
     label: str
@@ -84,6 +87,12 @@ class AnswerOptions:
     confidence_threshold: float = 0.0
     heatmap: bool = False
     embedding: bool = False
+    heatmap_class: str = ""
+
+    @classmethod
+    def from_parameters(cls, values: InferParameters) -> AnswerOptions:
+        """Return what the parameters ask for."""
+        return cls(**{name: getattr(values, name) for name in cls.__dataclass_fields__})
 
 
 class Model:
@@ -139,10 +148,10 @@ class Model:
     def predict_files(
         self, paths: Iterable[Path], options: AnswerOptions | None = None, max_megapixels: float = 500
     ) -> Iterator[tuple[Path, Prediction | ImageError]]:
-        """Classify image files: they are decoded and resized in threads while the network runs.
+        """Classify image files: threads decode and resize them while the network runs, one batch behind them.
 
         Args:
-            paths: Files, in the order of the answers.
+            paths: Files, in the order of the answers; taken as they are needed.
             options: What the answers hold.
             max_megapixels: Larger images are refused before they are decoded.
 
@@ -150,16 +159,27 @@ class Model:
             Each path with its prediction, or with the error that says why it could not be read.
         """
         options = options or AnswerOptions()
+        decoders = ThreadPoolExecutor(_count_decoders(), "decoding", initializer=compute_alone)
+        network = ThreadPoolExecutor(1, "network")
         remaining = iter(paths)
-        with ThreadPoolExecutor(_DECODING_THREADS, "decoding", initializer=compute_alone) as pool:
-            pending: deque[tuple[Path, Future[Any]]] = deque()
+        decoding: deque[tuple[Path, Future[Any]]] = deque()
+        running: deque[Future[list[tuple[Path, Prediction | ImageError]]]] = deque()
+        try:
             while True:
-                while len(pending) < 2 * _MAX_BATCH and (path := next(remaining, None)) is not None:
-                    pending.append((path, pool.submit(self._prepare_file, path, max_megapixels)))
-                if not pending:
+                while len(decoding) < 2 * _MAX_BATCH and (path := next(remaining, None)) is not None:
+                    decoding.append((path, decoders.submit(self._prepare_file, path, max_megapixels)))
+                if decoding:
+                    batch = [decoding.popleft() for _ in range(min(_MAX_BATCH, len(decoding)))]
+                    contents = [(path, future.result()) for path, future in batch]
+                    running.append(network.submit(self._answer_files, contents, options))
+                # While the answers of one batch are taken away, the network has the next one.
+                if len(running) > 1 or (running and not decoding):
+                    yield from running.popleft().result()
+                if not running and not decoding:
                     return
-                batch = [pending.popleft() for _ in range(min(_MAX_BATCH, len(pending)))]
-                yield from self._answer_files([(path, future.result()) for path, future in batch], options)
+        finally:
+            decoders.shutdown(cancel_futures=True)
+            network.shutdown(cancel_futures=True)
 
     def _prepare(self, image: np.ndarray) -> torch.Tensor:
         # What a network that rounds to 8 bits of mantissa or less loses is far more than a grey level.
@@ -204,7 +224,8 @@ class Model:
         if options.embedding and output.pooled is not None:
             prediction = replace(prediction, embedding=output.pooled[index].copy())
         if options.heatmap and output.feature_map is not None:
-            class_weights = self._head_weights[prediction.top_k[0].index]
+            chosen = find_class(self.classes, options.heatmap_class) if options.heatmap_class else None
+            class_weights = self._head_weights[prediction.top_k[0].index if chosen is None else chosen]
             prediction = replace(prediction, activation=class_activation_map(output.feature_map[index], class_weights))
         return prediction
 
@@ -218,13 +239,30 @@ class Model:
 
     def _answer_files(
         self, batch: list[tuple[Path, Any]], options: AnswerOptions
-    ) -> Iterator[tuple[Path, Prediction | ImageError]]:
+    ) -> list[tuple[Path, Prediction | ImageError]]:
         import torch
 
         readable = [content for _, content in batch if not isinstance(content, ImageError)]
         predictions = iter(self._predict_batch(torch.stack(readable), options) if readable else [])
-        for path, content in batch:
-            yield path, content if isinstance(content, ImageError) else next(predictions)
+        return [(path, content if isinstance(content, ImageError) else next(predictions)) for path, content in batch]
+
+
+def find_class(classes: Sequence[str], name: str) -> int:
+    """Return the index of a class.
+
+    Raises:
+        ParameterError: The model has no such class.
+    """
+    if name in classes:
+        return list(classes).index(name)
+    similar = difflib.get_close_matches(name, classes, n=1)
+    hint = f"; did you mean {similar[0]!r}?" if similar else ""
+    raise ParameterError(f"'heatmap_class' must be one of the model's {len(classes)} classes, got {name!r}{hint}")
+
+
+def _count_decoders() -> int:
+    """Return how many threads decode: two keep up with a network on a few cores, half of many with a fast one."""
+    return min(_MAX_DECODERS, max(2, count_cores() // 2))
 
 
 def _find_largest(values: np.ndarray, count: int) -> np.ndarray:

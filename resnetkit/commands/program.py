@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from resnetkit.commands.interruption import Interruption
 from resnetkit.commands.options import CommandParser
-from resnetkit.machine.progress import Progress, TrainingStopped
+from resnetkit.machine.progress import Progress, Stopped
 from resnetkit.machine.speaking import get_logger, speak_as
 
 logger = get_logger()
@@ -76,7 +76,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
             with redirect_stdout(sys.stderr):
                 answer = command.run(arguments, progress)
             _print(json.dumps(answer.json, ensure_ascii=False) if arguments.json else "\n".join(answer.lines))
-        except TrainingStopped as stopped:
+        except Stopped as stopped:
             logger.warning("%s", stopped)
             return interruption.status
         except Exception as error:

@@ -34,7 +34,7 @@ def trace_graph(model: nn.Module, metadata: ModelMetadata) -> Any:
     )
     assert program is not None
     _forget_places(program.model.graph)
-    program.model.metadata_props.update(metadata.to_strings())
+    program.model.metadata_props.update({**metadata.to_plain_strings(), **metadata.to_strings()})
     return program
 
 

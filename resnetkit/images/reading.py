@@ -86,6 +86,19 @@ def read_image(path: Path, max_megapixels: float = 500) -> np.ndarray:
         raise ImageError(f"'{path}': cannot be decoded as an image ({error})") from error
 
 
+def read_pillow(picture: Image.Image) -> np.ndarray:
+    """Return Pillow's image, turned upright as its EXIF data say, (height, width, 3) uint8 RGB.
+
+    Raises:
+        ImageError: Its file is damaged, or it has no pixel.
+    """
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{picture!r} cannot be decoded ({error})") from error
+    return to_rgb(_turn_upright(_to_array(picture), picture.getexif().get(_ORIENTATION_TAG, 1)))
+
+
 def _decode(file: IO[bytes], max_megapixels: float) -> np.ndarray:
     """Decode an image file to the array that is nearest to what it holds: any of `to_rgb`'s."""
     prefix = file.read(16)

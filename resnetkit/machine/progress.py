@@ -16,7 +16,11 @@ from resnetkit.machine.speaking import get_logger
 Item = TypeVar("Item")
 
 
-class TrainingStopped(Exception):  # noqa: N818 - a request that was met, no error
+class Stopped(Exception):  # noqa: N818 - a request that was met, no error
+    """Work ended because the user asked for it; the message says what was kept."""
+
+
+class TrainingStopped(Stopped):
     """Training ended because the user asked for it; the message says what was kept.
 
     Attributes:
@@ -57,8 +61,8 @@ class Progress:
                 bar.update()
             yield item
 
-    def show(self, description: str, total: int, unit: str) -> ProgressBar:
-        """Return a bar, to be used in a `with` statement."""
+    def show(self, description: str, total: int | None, unit: str) -> ProgressBar:
+        """Return a bar, to be used in a `with` statement; the total may be unknown."""
         # Where log lines are read, they say what a finished bar would.
         is_kept = not get_logger().isEnabledFor(logging.INFO)
         return ProgressBar(desc=description, total=total, unit=unit, leave=is_kept, disable=self.is_quiet)

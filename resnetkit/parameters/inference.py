@@ -103,9 +103,17 @@ class InferParameters(Parameters):
     heatmap: bool = parameter(
         False,
         "Heat map",
-        "Fills output 4: the class activation map of the first class.",
+        "Fills output 4: the class activation map of the first class, or of `heatmap_class`.",
         group="Results",
         also_called=("cam", "grad_cam", "visualize"),
+    )
+    heatmap_class: str = parameter(
+        "",
+        "Heat map of",
+        "Class whose heat map is made, by its name; empty means the first class of the answer.",
+        group="Results",
+        is_advanced=True,
+        expected="the name of a class",
     )
     embedding: bool = parameter(
         False,

@@ -64,6 +64,8 @@ def build_graph(source: NetworkSource) -> ov.Model:
 def save_graph(graph: ov.Model, path: Path, metadata: ModelMetadata) -> None:
     """Write a graph with its metadata as `<name>.xml` and `<name>.bin`, in float32 (or the int8 that it holds)."""
     graph.set_rt_info(metadata.to_strings()[METADATA_KEY], [METADATA_KEY])
+    for key, text in metadata.to_plain_strings().items():
+        graph.set_rt_info(text, ["model_info", key])
     with atomic_path(path) as xml, atomic_path(path.with_suffix(".bin")) as binary:
         try:
             ov.save_model(graph, xml, compress_to_fp16=False)

@@ -57,6 +57,24 @@ class ModelMetadata:
         """Return the map of strings that is stored in a file's header."""
         return {METADATA_KEY: json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)}
 
+    def to_plain_strings(self) -> dict[str, str]:
+        """Return what any other program needs to run the exported network right, a fact a key; lists are JSON."""
+        preprocessing = self.preprocessing
+        return {
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "color_order": "RGB",
+            "layout": "NCHW",
+            "value_range": "0..255",
+            "input_size": str(preprocessing.input_size),
+            "resize_mode": preprocessing.resize_mode,
+            "resize_size": str(preprocessing.resize_size),
+            "resize_filter": "bilinear, antialiased",
+            "pad_color": json.dumps([round(255 * value) for value in preprocessing.mean]),
+            "mean": json.dumps(preprocessing.mean),
+            "std": json.dumps(preprocessing.std),
+            "temperature": str(self.temperature),
+        }
+
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> ModelMetadata | None:
         """Parse a file's header; None where it is not ours.

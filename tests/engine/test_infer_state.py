@@ -66,6 +66,20 @@ def test_frames_of_a_video_are_smoothed_together(workflow, classifier, video_pat
         np.testing.assert_allclose(found, average, atol=1e-5)
 
 
+def test_a_new_run_over_a_video_begins_anew(workflow, classifier, video_path, monkeypatch):
+    seen = []
+    run = type(classifier).run
+    monkeypatch.setattr(
+        type(classifier), "run", lambda task: (run(task), seen.append(task.get_predictions()[0].probabilities))[0]
+    )
+    classifier.set_parameters({"smoothing": 0.9})
+    for _ in range(2):
+        workflow.run_on(path=str(video_path))
+    assert len(seen) == 10
+    np.testing.assert_allclose(seen[5:], seen[:5], atol=1e-6)
+    assert not np.allclose(seen[4], seen[0], atol=1e-4)
+
+
 # --- Models ---
 
 

@@ -1,0 +1,68 @@
+"""`resnetkit classify`: from images to a table of answers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from resnetkit.commands.options import CommandParser, read_parameters
+from resnetkit.commands.program import Answer
+from resnetkit.machine.files import resolve_path
+from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.machine.progress import Progress
+from resnetkit.parameters.inference import InferParameters
+
+SUMMARY = "Classify images into a table, a row a file; a table that is there already is gone on with."
+USAGE = "MODEL PATH..."
+
+#: Parameters that are no options of commands which classify files.
+ELSEWHERE = {"model_weight_file": "MODEL", "box_margin": "", "smoothing": ""}
+MODEL_HELP = "Run folder of train_resnet or weights file; 'imagenet' for torchvision's weights, see --model-name."
+IMAGENET = "imagenet"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add model, paths, what is written, and an option per parameter."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="Images, folders, patterns, .txt or .csv lists of paths; - reads a list from standard input.",
+    )
+    group = parser.add_argument_group("Output")
+    group.add_argument(
+        "--output", metavar="PATH", default="answers.csv", help="Table: .csv, .jsonl or .parquet; default answers.csv."
+    )
+    group.add_argument("--probabilities", action="store_true", help="A column per class.")
+    group.add_argument("--annotate", metavar="FOLDER", help="Draw each image with its answer into this folder.")
+    parser.add_parameters(InferParameters, ELSEWHERE)
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
+    """Classify.
+
+    Raises:
+        ValueError: Parameters, weights, paths or the table are not usable.
+        Stopped: The user asked for it; the rows so far are written, and the same command goes on.
+    """
+    values = read_model(arguments)
+    with pause_garbage_collection():
+        from resnetkit.folders.classification import TableOptions, classify_into_table
+        from resnetkit.folders.classifier import Classifier
+    pictures = resolve_path(arguments.annotate) if arguments.annotate else None
+    options = TableOptions(arguments.probabilities, pictures)
+    output = Path(arguments.output).expanduser()
+    summary = classify_into_table(Classifier(values), arguments.paths, output, options, progress)
+    return Answer([str(summary)], {**vars(summary), "output": str(output)})
+
+
+def read_model(arguments: argparse.Namespace) -> InferParameters:
+    """Return the parameters of a command whose first argument is a model.
+
+    Raises:
+        ParameterError: A value is wrong.
+    """
+    values = read_parameters(arguments, InferParameters)
+    is_file = arguments.model != IMAGENET or Path(IMAGENET).exists()
+    return values.updated({"model_weight_file": arguments.model}) if is_file else values

@@ -1,0 +1,57 @@
+"""Paths and names in tables: read back as they were, and never a formula."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnetkit.folders.cells import PathSet, make_printable, read_path, read_text, write_path, write_text
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@given(st.text(st.characters(exclude_characters="\0")))
+def test_a_text_is_no_formula_and_reads_back(text):
+    cell = write_text(text)
+    assert not cell.startswith(FORMULA)
+    assert read_text(cell) == text.encode("utf-8", "replace").decode()
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name))
+def test_a_path_is_no_formula_and_reads_back(name):
+    path = Path(os.fsdecode(name))
+    cell = write_path(path)
+    cell.encode("utf-8")
+    assert not cell.startswith(FORMULA)
+    assert os.path.abspath(read_path(cell)) == os.path.abspath(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "cell"),
+    [
+        ("a, b.png", "a, b.png"),
+        ("=1+2.png", "./=1+2.png"),
+        ("-x.png", "./-x.png"),
+        ("/data/\udcff.png", "file:///data/%FF.png"),
+        ("שלום.png", "שלום.png"),
+    ],
+)
+def test_a_path_in_a_cell(path, cell):
+    assert write_path(path) == cell
+    assert str(read_path(cell)) == path
+
+
+def test_terminals_are_not_steered():
+    assert make_printable("a\x1b[31m\n\u202eb\udcffé") == "a\\x1b[31m\\n\\u202eb\\udcffé"
+
+
+def test_a_set_of_paths_grows():
+    paths = PathSet()
+    names = [f"photos/{number}.png" for number in range(20_000)]
+    assert all(paths.add(name) for name in names)
+    assert not any(paths.add(name) for name in names)
+    assert len(paths) == 20_000
