@@ -26,6 +26,7 @@ ROOMS = (
     "answers",
     "data",
     "results",
+    "evaluation",
     "exports",
     "learners",
     "training",

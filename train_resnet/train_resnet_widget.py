@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ikomia import core, dataprocess
@@ -10,7 +11,7 @@ from ikomia.utils import qtconversion
 from resnetkit.forms.panel import ParametersPanel
 from resnetkit.forms.rules import FieldRules
 from resnetkit.machine.files import resolve_path
-from resnetkit.parameters.training import TrainParameters
+from resnetkit.parameters.training import REASONS_UNUSED, TrainParameters
 
 if TYPE_CHECKING:
     from resnetkit.parameters.adapter import ParametersAdapter
@@ -37,24 +38,10 @@ class TrainResnetWidgetFactory(dataprocess.CWidgetFactory):
         return TrainResnetWidget(param, FieldRules(UNUSED, WARNINGS), qtconversion.PyQtToQt)
 
 
-def explain_use_pretrained(values: TrainParameters) -> str:
-    """Say that a file takes the place of ImageNet's weights."""
-    return "Not used: training starts from the file below." if values.model_weight_file else ""
-
-
-def explain_augmentation(values: TrainParameters) -> str:
-    """Say when the head sees only plain views."""
-    if values.feature_extract and not values.cached_views:
-        return "Not used: the head is trained on plain views, unless 'Cached views' is above 0."
-    return ""
-
-
-def explain_cached_views(values: TrainParameters) -> str:
-    """Say when there are no features to cache, or only one view of each image."""
-    if not values.feature_extract:
-        return "Not used: the whole network is trained."
-    # At 0, either field must stay open: each would wait for the other.
-    return "Not used: there is no augmentation." if values.augmentation == "none" and values.cached_views else ""
+def explain_unused(name: str, values: TrainParameters) -> str:
+    """Say why a parameter has no effect beside the others."""
+    reason = REASONS_UNUSED[name](values)
+    return f"Not used: {reason}." if reason else ""
 
 
 def explain_small_input_stem(values: TrainParameters) -> str:
@@ -71,10 +58,8 @@ def warn_of_missing(name: str, values: TrainParameters) -> str:
 
 
 UNUSED = {
-    "use_pretrained": explain_use_pretrained,
+    **{name: partial(explain_unused, name) for name in REASONS_UNUSED},
     "small_input_stem": explain_small_input_stem,
-    "augmentation": explain_augmentation,
-    "cached_views": explain_cached_views,
 }
 WARNINGS = {
     "dataset_folder": lambda values: warn_of_missing("dataset_folder", values),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -32,6 +34,33 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file with Unix line ends, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that people can read: one entry of an object a line, lists of numbers or texts on one line.
+
+    Bytes of file names that are no UTF-8 become question marks.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
+    text = _format_json(content, 0) + "\n"
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _format_json(content: Any, depth: int) -> str:
+    """Return JSON in which a list or object of plain values, or of lists of them, takes one line."""
+    items = list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
+    if not any(isinstance(item, (dict, list)) for item in items):
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(content, list):
+        lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in content]
+        return "[\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}]"
+    lines = [
+        f"{json.dumps(key, ensure_ascii=False)}: {_format_json(value, depth + 1)}" for key, value in content.items()
+    ]
+    return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}}}"
 
 
 def resolve_path(text: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
@@ -228,3 +230,36 @@ class TrainParameters(Parameters):
                 "'small_input_stem' changes the first layer, which ImageNet weights do not fit; "
                 "set 'use_pretrained' to False or give a 'model_weight_file'"
             )
+
+
+def find_unused(values: TrainParameters) -> dict[str, str]:
+    """Return the parameters that have no effect beside the others, each with the reason."""
+    reasons = {name: explain(values) for name, explain in REASONS_UNUSED.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _explain_use_pretrained(values: TrainParameters) -> str:
+    return "training starts from the weights file" if values.model_weight_file else ""
+
+
+def _explain_augmentation(values: TrainParameters) -> str:
+    if values.feature_extract and not values.cached_views:
+        return "the head is trained on plain views, unless 'Cached views' is above 0"
+    return ""
+
+
+def _explain_cached_views(values: TrainParameters) -> str:
+    if not values.feature_extract:
+        return "the whole network is trained"
+    # At 0, either field of a form must stay open: each would wait for the other.
+    return "there is no augmentation" if values.augmentation == "none" and values.cached_views else ""
+
+
+#: What says why a parameter has no effect, by its name; empty where it has one.
+REASONS_UNUSED: Mapping[str, Callable[[TrainParameters], str]] = MappingProxyType(
+    {
+        "use_pretrained": _explain_use_pretrained,
+        "augmentation": _explain_augmentation,
+        "cached_views": _explain_cached_views,
+    }
+)

@@ -24,6 +24,9 @@ logger = get_logger()
 
 #: Longest side in pixels of a picture in the report.
 PICTURE_SIZE = 288
+#: Fewer cells on a side than this point at nothing: each would be a quarter of the image or more, and the colours
+#: between their centres are made up.
+_MIN_HEATMAP_CELLS = 4
 #: 20 images of 224x224 pixels at a time, or one of 1024x1024: the largest take half a gigabyte each.
 _MAX_BATCH_PIXELS = 1 << 20
 
@@ -112,7 +115,7 @@ def collect_mistakes(
         mistakes.append(
             Mistake(
                 image=picture,
-                heatmap=overlay_heatmap(picture, activation, model.preprocessing),
+                heatmap=_draw_heatmap(model, picture, activation),
                 file_name=sample.path.name,
                 true_class=model.classes[sample.label],
                 predicted_class=model.classes[predicted],
@@ -121,6 +124,12 @@ def collect_mistakes(
             )
         )
     return mistakes
+
+
+def _draw_heatmap(model: Model, picture: np.ndarray, activation: np.ndarray) -> np.ndarray | None:
+    if min(activation.shape) < _MIN_HEATMAP_CELLS:
+        return None
+    return overlay_heatmap(picture, activation, model.preprocessing)
 
 
 def _read_image(sample: Sample) -> np.ndarray | None:

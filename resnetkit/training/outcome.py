@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +14,13 @@ import numpy as np
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import Sample
+from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.exports.export import ExportedFile, ExportError
-from resnetkit.learners.learner import Predictions
-from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
-from resnetkit.results.metrics import compute_metrics
-from resnetkit.results.pictures import Mistake, collect_mistakes, collect_samples
-from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from resnetkit.parameters.training import find_unused
+from resnetkit.results.pictures import collect_samples
+from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, SplitFigures, write_report
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.training.exports import export_model
@@ -77,16 +76,6 @@ class TrainingResult:
         return self.folder / REPORT_NAME
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """A split as the best weights see it."""
-
-    samples: Sequence[Sample]
-    predictions: Predictions
-    probabilities: np.ndarray
-    metrics: dict[str, Any]
-
-
 def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     """Evaluate the best weights on validation and test images, then write metrics, exports and report.
 
@@ -101,18 +90,18 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     model = load_model(weights.metadata.model_name, state_dict, weights.metadata.small_input_stem)
     run.learner.load(model)
     started = time.monotonic()
-    evaluations = {split: _evaluate(run, split) for split in _get_splits(run) if split != "train"}
+    judgements = {split: _judge(run, split) for split in _get_splits(run) if split != "train"}
     run.timings["evaluation"] = time.monotonic() - started
-    _write_predictions(run.folder, evaluations)
-    val, test = evaluations["val"], evaluations.get("test")
+    _write_predictions(run.folder, judgements.values())
+    val, test = judgements["val"], judgements.get("test")
     result = TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
         best=weights.metadata.metrics,
-        metrics=val.metrics,
-        test_metrics=test.metrics if test else None,
+        metrics=val.to_dict(),
+        test_metrics=test.to_dict() if test else None,
         reason=reason,
     )
     started = time.monotonic()
@@ -128,34 +117,33 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     source = NetworkSource.from_metadata(weights.metadata, lambda: state_dict)
     runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
     answering = Model(runtime, weights.metadata.preprocessing, weights.metadata.classes)
-    _write_report(run, result, exports, collect_mistakes(answering, val.samples, val.probabilities))
+    _write_report(run, result, exports, [judgement.show(answering) for judgement in judgements.values()])
     refresh_latest(run.folder)
     if failure is not None:
         raise failure
     return result
 
 
-def _evaluate(run: Run, split: str) -> _Evaluation:
+def _judge(run: Run, split: str) -> Judgement:
     predictions = run.learner.predict(split, run.progress)
-    probabilities = softmax(predictions.logits)
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
-    metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
-    return _Evaluation(samples, predictions, probabilities, metrics)
+    return judge(split, run.dataset.classes, samples, softmax(predictions.logits))
 
 
-def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
+def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
     """Write labels and probabilities of both splits, so that every figure can be computed again."""
     arrays: dict[str, Any] = {}
-    for split, evaluation in evaluations.items():
-        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in evaluation.samples])
-        arrays[f"{split}_labels"] = evaluation.predictions.labels
-        arrays[f"{split}_probabilities"] = evaluation.probabilities.astype(np.float32)
+    for judgement in judgements:
+        split = judgement.name
+        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in judgement.samples])
+        arrays[f"{split}_labels"] = judgement.labels
+        arrays[f"{split}_probabilities"] = judgement.probabilities.astype(np.float32)
     with atomic_path(folder / PREDICTIONS_FILE) as temporary:
         np.savez(temporary, **arrays)
 
 
 def _write_report(
-    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], mistakes: Sequence[Mistake]
+    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], splits: Sequence[SplitFigures]
 ) -> None:
     skipped = run.splits.get_skipped()
     notes = [result.reason[0].upper() + result.reason[1:] + "."]
@@ -169,12 +157,11 @@ def _write_report(
         counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
         history=result.history,
         best_epoch=result.best["epoch"],
-        metrics=result.metrics,
-        test_metrics=result.test_metrics,
+        splits=splits,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
-        mistakes=mistakes,
         parameters=run.parameters.model_dump(),
+        unused=find_unused(run.parameters),
         versions=get_versions(),
         timings=run.timings,
         exports=exports,
@@ -211,4 +198,4 @@ def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedF
         "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
         "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    write_text(run.folder / METRICS_FILE, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(run.folder / METRICS_FILE, content)

@@ -19,7 +19,7 @@ from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 METADATA = ModelMetadata(
-    "resnet18", ("landscape", "portrait"), Preprocessing(64, 73, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    "resnet18", ("landscape", "portrait"), Preprocessing(128, 146, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 )
 
 
@@ -102,3 +102,10 @@ def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
 def test_no_mistakes_no_pictures(model: Model, samples: list[Sample]) -> None:
     probabilities = np.eye(2)[[sample.label for sample in samples]]
     assert collect_mistakes(model, samples, probabilities) == []
+
+
+def test_a_map_of_few_cells_is_left_out(model: Model, samples: list[Sample]) -> None:
+    small = Model(model.runtime, model.preprocessing.at_size(96), model.classes)  # 3 x 3 cells
+    mistakes = collect_mistakes(small, samples, np.eye(2)[[1 - sample.label for sample in samples]])
+    assert len(mistakes) == len(samples)
+    assert all(mistake.heatmap is None for mistake in mistakes)
