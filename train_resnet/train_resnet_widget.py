@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def warn_of_missing(name: str, values: TrainParameters) -> str:
     return f"There is no '{resolve_path(text)}' on this machine." if text and not resolve_path(text).exists() else ""
 
 
-UNUSED = {
+UNUSED: dict[str, Callable[[TrainParameters], str]] = {
     **{name: partial(explain_unused, name) for name in REASONS_UNUSED},
     "small_input_stem": explain_small_input_stem,
 }

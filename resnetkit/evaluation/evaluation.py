@@ -155,9 +155,10 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
     known = {name: value for name, value in about.items() if name != "classes"}
     content = {**evaluation.to_dict(), "model": known, "seconds": round(evaluation.seconds, 3)}
     write_json(folder / METRICS_NAME, {**content, "finished_at": finished_at})
-    files = [(sample.path, judgement.classes[sample.label]) for sample in judgement.samples]
+    files = [(sample.path.absolute(), judgement.classes[sample.label]) for sample in judgement.samples]
+    others = [(path.absolute(), name) for path, name in evaluation.others]
     probabilities = np.concatenate([judgement.probabilities, evaluation.other_probabilities])
-    write_predictions(folder / PREDICTIONS_NAME, judgement.classes, [*files, *evaluation.others], probabilities)
+    write_predictions(folder / PREDICTIONS_NAME, judgement.classes, [*files, *others], probabilities)
     counts = np.bincount(judgement.labels, minlength=len(judgement.classes)).tolist()
     data = ReportData(
         model_name=about["model_name"],

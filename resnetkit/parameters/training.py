@@ -87,7 +87,14 @@ class TrainParameters(Parameters):
         "3x3 first convolution without max pooling, for images of 64 pixels and less; not with ImageNet weights.",
         is_advanced=True,
     )
-    epochs: int = parameter(15, "Epochs", "Passes over the training images.", group="Optimisation", ge=1, le=10000)
+    epochs: int = parameter(
+        15,
+        "Epochs",
+        "Passes over the training images; 0 trains nothing and evaluates `model_weight_file` on the data set.",
+        group="Optimisation",
+        ge=0,
+        le=10000,
+    )
     batch_size: int = parameter(8, "Batch size", "Images a step.", group="Optimisation", ge=1, le=4096)
     learning_rate: float = parameter(
         0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.0001
@@ -224,6 +231,10 @@ class TrainParameters(Parameters):
             raise ParameterError(
                 "'feature_extract' trains only the head, but with 'use_pretrained' False and no "
                 "'model_weight_file' the backbone would stay random; set one of the three"
+            )
+        if self.epochs == 0 and (self.resume_from or not self.model_weight_file):
+            raise ParameterError(
+                "'epochs' of 0 evaluates weights without training; expected a 'model_weight_file' and no 'resume_from'"
             )
         if self.small_input_stem and self.use_pretrained and not self.model_weight_file:
             raise ParameterError(

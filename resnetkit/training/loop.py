@@ -166,7 +166,7 @@ class _Figures:
 
 def _validate(run: Run) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
-    predictions = run.learner.predict("val", run.progress)
+    predictions = run.validation = run.learner.predict("val", run.progress)
     logits = torch.from_numpy(predictions.logits)
     loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
     return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))

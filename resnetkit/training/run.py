@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import Dataset, Sample, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start, initialize
-from resnetkit.learners.learner import ImageSplits, Learner
+from resnetkit.learners.learner import ImageSplits, Learner, Predictions
 from resnetkit.learners.optimization import (
     Loss,
     build_optimizer,
@@ -33,7 +34,9 @@ from resnetkit.learners.optimization import (
 )
 from resnetkit.machine.files import resolve_path, write_text
 from resnetkit.machine.progress import Progress
+from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.results.decisions import choose_thresholds
 from resnetkit.training.run_folder import (
     create_run_folder,
     prepare_output_folder,
@@ -86,7 +89,9 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
-    _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
+    #: What the network said about the validation images after the last epoch.
+    validation: Predictions | None = None
+    _unsaved_best: tuple[ModelMetadata, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
 
@@ -104,7 +109,7 @@ class Run:
         return self.state.history[-1]["val_accuracy"] if self.state.history else None
 
     def describe(self, row: Row) -> ModelMetadata:
-        """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
+        """Return what the checkpoint of the last epoch says about itself; nothing of it depends on time or place."""
         settings = {name: value for name, value in self.parameters.model_dump().items() if name not in FREE_PARAMETERS}
         return ModelMetadata(
             model_name=self.parameters.model_name,
@@ -114,6 +119,7 @@ class Run:
             metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
             versions=get_versions(),
             training={**settings, "numerics": self.learner.numerics},
+            thresholds=self._choose_thresholds(),
         )
 
     def open_optimizer(self) -> torch.optim.Optimizer:
@@ -134,7 +140,7 @@ class Run:
             weights, optimizer_state = copy_to_cpu(weights), copy_to_cpu(optimizer_state)
         best = self._unsaved_best
         if find_best([*state.history, row]) is row:
-            best = row, self.learner.get_state_dict()
+            best = self.describe(row), self.learner.get_state_dict()
         # All of it or, where memory was too small for a copy, nothing.
         self._unsaved_best, state.weights, state.optimizer = best, weights, optimizer_state
         state.history.append(row)
@@ -149,8 +155,8 @@ class Run:
         if self._num_saved == self.state.epoch:
             return
         if self._unsaved_best is not None:
-            row, weights = self._unsaved_best
-            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, self.describe(row))
+            metadata, weights = self._unsaved_best
+            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, metadata)
             self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
@@ -160,6 +166,12 @@ class Run:
         write_state(self.folder, self.state)
         self._num_saved = self.state.epoch
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
+
+    def _choose_thresholds(self) -> tuple[tuple[float, float, float], ...]:
+        if self.validation is None:
+            return ()
+        rows = choose_thresholds(self.validation.labels, softmax(self.validation.logits))
+        return tuple((wanted, threshold, kept) for wanted, threshold, kept in rows)
 
     def _write_history(self) -> None:
         """Write the figures of all epochs as CSV."""
@@ -189,6 +201,10 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
+    if parameters.epochs == 0:
+        raise ParameterError(
+            "'epochs' must be at least 1 to train, got 0; `evaluate_weights` evaluates without training"
+        )
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)

@@ -29,6 +29,9 @@ class ModelMetadata:
         metrics: Figures measured at training, such as accuracy.
         versions: Versions of the libraries that wrote the file.
         training: Parameters of the training and other facts for a reader; JSON values only.
+        thresholds: For accuracies that a user may want of the answers kept, the confidence from which on validation
+            images reached them, see `resnetkit.results.decisions.choose_thresholds`: wanted accuracy, threshold, share
+            kept; in order. Empty where nobody measured.
     """
 
     model_name: str
@@ -38,6 +41,7 @@ class ModelMetadata:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: tuple[tuple[float, float, float], ...] = ()
 
     def to_strings(self) -> dict[str, str]:
         """Return the map of strings that is stored in a file's header."""
@@ -56,6 +60,7 @@ class ModelMetadata:
             content = json.loads(strings[METADATA_KEY])
             content["preprocessing"] = _parse_preprocessing(content["preprocessing"])
             content["classes"] = _parse_classes(content["classes"])
+            content["thresholds"] = tuple(_parse_triple(row) for row in content.get("thresholds", ()))
             metadata = cls(**content)
             _check_types(metadata)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -137,7 +137,7 @@ def test_every_declaration_says_what_a_form_and_a_reader_need(parameters, name, 
 
 @pytest.mark.parametrize("parameters", CLASSES)
 def test_an_unknown_name_is_refused_with_a_suggestion(parameters):
-    expected = f"^no parameter 'inputsize'; did you mean 'input_size'"
+    expected = "^no parameter 'inputsize'; did you mean 'input_size'"
     with pytest.raises(ParameterError, match=expected):
         parameters().updated({"inputsize": 64})
     with pytest.raises(ParameterError, match=r"no parameter 'zzz'$"):

@@ -102,7 +102,7 @@ def test_curves_are_json_and_can_be_drawn(num_classes: int) -> None:
         image = to_array(draw_thresholds(curves, theme))
         assert (image[0, 0] == [int(theme.surface[start : start + 2], 16) for start in (1, 3, 5)]).all()
     if curves["per_class"]:
-        areas = {name: 0.5 for name in names}
+        areas = dict.fromkeys(names, 0.5)
         assert to_array(draw_class_curves(curves["per_class"], areas)).size > 0
 
 
