@@ -30,6 +30,7 @@ ROOMS = (
     "exports",
     "learners",
     "training",
+    "commands",
 )
 
 #: Which modules may import a library at all, by the library's top-level name.
@@ -43,7 +44,7 @@ RESERVED = {
 #: Work without torch, wherever in them it would be imported.
 TORCH_FREE = ("*_resnet.*_resnet", "*_widget", "resnetkit.parameters.*", "resnetkit.forms.*")
 
-#: Take seconds to import, or a display: not at module level in anything that loading a plugin imports.
+#: Take seconds to import, or a display: not at module level in anything that loading a plugin, or help, imports.
 HEAVY = {"torch", "torchvision", "openvino", "nncf", "onnx", "onnxscript", "matplotlib", "mlflow", "sklearn", "scipy"}
 LOADED_WITH_PLUGIN = (
     "*_resnet.*_resnet",
@@ -52,6 +53,8 @@ LOADED_WITH_PLUGIN = (
     "resnetkit.parameters.*",
     "resnetkit.forms.*",
     "resnetkit.machine.*",
+    "resnetkit.commands.*",
+    "resnetkit.__main__",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from resnetkit.machine.speaking import get_logger
 
 Item = TypeVar("Item")
 
@@ -18,11 +21,13 @@ class TrainingStopped(Exception):  # noqa: N818 - a request that was met, no err
 
     Attributes:
         checkpoint: The best weights so far; None if no epoch was finished.
+        run_folder: What can be resumed; None if there is nothing yet.
     """
 
-    def __init__(self, message: str, checkpoint: Path | None = None) -> None:
+    def __init__(self, message: str, checkpoint: Path | None = None, run_folder: Path | None = None) -> None:
         super().__init__(message)
         self.checkpoint = checkpoint
+        self.run_folder = run_folder
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class Progress:
     Attributes:
         is_stop_requested: Asked before every piece of work.
         on_epoch: Called after every epoch.
+        is_quiet: Whether no bar is shown, not even in a terminal.
     """
 
     is_stop_requested: Callable[[], bool] = lambda: False
     on_epoch: Callable[[], None] = lambda: None
+    is_quiet: bool = False
 
     def check(self) -> None:
         """Raise TrainingStopped if the user asked for it."""
@@ -52,7 +59,9 @@ class Progress:
 
     def show(self, description: str, total: int, unit: str) -> ProgressBar:
         """Return a bar, to be used in a `with` statement."""
-        return ProgressBar(desc=description, total=total, unit=unit)
+        # Where log lines are read, they say what a finished bar would.
+        is_kept = not get_logger().isEnabledFor(logging.INFO)
+        return ProgressBar(desc=description, total=total, unit=unit, leave=is_kept, disable=self.is_quiet)
 
 
 class ProgressBar(tqdm):
@@ -60,9 +69,9 @@ class ProgressBar(tqdm):
 
     monitor_interval = 0
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *, disable: bool = False, **settings: object) -> None:
         is_seen = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        super().__init__(disable=not is_seen, dynamic_ncols=True, **settings)
+        super().__init__(disable=disable or not is_seen, dynamic_ncols=True, **settings)
 
     def advance(self, count: int = 1, **figures: float | None) -> None:
         """Go on by `count` and show figures; None is left out."""

@@ -39,6 +39,7 @@ def parameter(
     path: str = "",
     suffixes: tuple[str, ...] = (),
     expected: str = "",
+    also_called: tuple[str, ...] = (),
     step: float | None = None,
     **constraints: Any,
 ) -> Any:
@@ -54,6 +55,7 @@ def parameter(
         path: "file", "folder", or "file or folder" where the value is a path, else empty.
         suffixes: File name endings that a file picker offers.
         expected: What a valid value is, where the type and bounds do not say it.
+        also_called: What other programs call it: such a word gets "did you mean" with our name.
         step: Increment of a spin box.
         **constraints: pydantic's own: ge, gt, le, lt, pattern, examples.
     """
@@ -63,6 +65,7 @@ def parameter(
         "path": path,
         "suffixes": suffixes,
         "expected": expected,
+        "also_called": also_called,
         "step": step,
     }
     return Field(default, title=title, description=description, json_schema_extra={"form": form}, **constraints)
@@ -98,14 +101,14 @@ class Parameters(BaseModel):
         Raises:
             ParameterError: A name is unknown, or a value is of the wrong type or out of range.
         """
-        # A path object is as good as its text.
-        values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
+        values = {name: _to_plain(value) for name, value in values.items()}
         for name in self.retired:
             if name in values and values.pop(name) != "":
                 logger.warning("parameter '%s' is no longer used and has no effect", name)
         for name, value in values.items():
             if name not in type(self).model_fields:
-                raise ParameterError(f"no parameter {name!r}{_suggest(name, type(self).model_fields)}")
+                meant = self.find_name(str(name)) or name
+                raise ParameterError(f"no parameter {name!r}{suggest(meant, type(self).model_fields)}")
             if _is_lossy(type(self).model_fields[name], value):
                 raise ParameterError(self.describe_violation(name, value))
         try:
@@ -118,10 +121,17 @@ class Parameters(BaseModel):
         """Raise ParameterError where values that are fine alone contradict each other."""
 
     @classmethod
+    def find_name(cls, word: str) -> str | None:
+        """Return the parameter of that name, or the one that other programs call so; None where there is neither."""
+        word = word.lower().replace("-", "_")
+        names = (name for name, field in cls.model_fields.items() if word in (name, *get_form(field)["also_called"]))
+        return next(names, None)
+
+    @classmethod
     def describe_violation(cls, name: str, value: Any) -> str:
         """Return the one sentence that says what a parameter must be and what it got."""
         field = cls.model_fields[name]
-        return f"'{name}' must be {describe_constraint(field)}, got {value!r}{_suggest(value, get_choices(field))}"
+        return f"'{name}' must be {describe_constraint(field)}, got {value!r}{suggest(value, get_choices(field))}"
 
 
 def get_choices(field: FieldInfo) -> tuple[str, ...]:
@@ -132,7 +142,7 @@ def get_choices(field: FieldInfo) -> tuple[str, ...]:
 
 
 def get_form(field: FieldInfo) -> Mapping[str, Any]:
-    """Return what `parameter` declared for forms: group, is_advanced, path, suffixes, expected, step."""
+    """Return what `parameter` declared for forms and the command line: group, is_advanced, path and the others."""
     extra = field.json_schema_extra
     return types.MappingProxyType(extra["form"] if isinstance(extra, dict) else {})  # type: ignore[arg-type]
 
@@ -174,9 +184,17 @@ def format_markdown_table(parameters: type[Parameters]) -> str:
     return "\n".join(rows)
 
 
-def _suggest(word: Any, candidates: typing.Iterable[str]) -> str:
+def suggest(word: Any, candidates: typing.Iterable[str]) -> str:
+    """Return the end of an error message that names what a word may have meant; empty where nothing is like it."""
     matches = difflib.get_close_matches(str(word), list(candidates), n=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a path object as its text, and a number of numpy or torch as Python's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _is_lossy(field: FieldInfo, value: Any) -> bool:

@@ -16,7 +16,10 @@ class InferParameters(Parameters):
     retired: ClassVar[tuple[str, ...]] = ("dataset",)
 
     model_name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
-        "resnet18", "Model", "Architecture; taken from the weights file if it names one."
+        "resnet18",
+        "Model",
+        "Architecture; taken from the weights file if it names one.",
+        also_called=("model", "arch", "architecture", "backbone"),
     )
     pretrained_weights: Literal["DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2"] = parameter(
         "DEFAULT",
@@ -24,6 +27,7 @@ class InferParameters(Parameters):
         "Which of torchvision's ImageNet weights, where no weights file is given; DEFAULT is the best there is. "
         "For a bare state dict: whose preprocessing it needs.",
         is_advanced=True,
+        also_called=("pretrained",),
     )
     model_weight_file: str = parameter(
         "",
@@ -32,6 +36,7 @@ class InferParameters(Parameters):
         path="file or folder",
         suffixes=WEIGHTS_SUFFIXES,
         expected="a path of a file or run folder",
+        also_called=("weights", "weight_file", "checkpoint", "ckpt", "model_path"),
     )
     class_file: str = parameter(
         "",
@@ -40,6 +45,7 @@ class InferParameters(Parameters):
         path="file",
         suffixes=(".txt",),
         expected="a path of a text file",
+        also_called=("names", "class_names", "classes", "labels", "class_map"),
     )
     input_size: int = parameter(
         224,
@@ -48,6 +54,7 @@ class InferParameters(Parameters):
         ge=32,
         le=1024,
         step=32,
+        also_called=("imgsz", "img_size", "image_size", "size", "resolution"),
     )
     settings_from: Literal["auto", "weights_file", "parameters"] = parameter(
         "auto",
@@ -61,6 +68,7 @@ class InferParameters(Parameters):
         "Resize",
         "How an image becomes square: centre crop, squash or letterbox; auto is as the weights were trained.",
         group="Preprocessing",
+        also_called=("resize", "crop_mode", "resize_method"),
     )
     box_margin: float = parameter(
         0.0,
@@ -71,9 +79,16 @@ class InferParameters(Parameters):
         ge=0,
         le=2,
         step=0.05,
+        also_called=("margin", "padding"),
     )
     top_k: int = parameter(
-        5, "Top k", "How many of the most probable classes are reported.", group="Results", ge=1, le=1000
+        5,
+        "Top k",
+        "How many of the most probable classes are reported.",
+        group="Results",
+        ge=1,
+        le=1000,
+        also_called=("topk", "k"),
     )
     confidence_threshold: float = parameter(
         0.0,
@@ -83,6 +98,7 @@ class InferParameters(Parameters):
         ge=0,
         le=1,
         step=0.05,
+        also_called=("conf", "threshold", "min_confidence", "score_threshold"),
     )
     wanted_accuracy: float = parameter(
         0.0,
@@ -96,7 +112,11 @@ class InferParameters(Parameters):
         step=0.05,
     )
     heatmap: bool = parameter(
-        False, "Heat map", "Fills output 4: the class activation map of the first class.", group="Results"
+        False,
+        "Heat map",
+        "Fills output 4: the class activation map of the first class.",
+        group="Results",
+        also_called=("cam", "grad_cam", "visualize"),
     )
     embedding: bool = parameter(
         False,
@@ -104,6 +124,7 @@ class InferParameters(Parameters):
         "Fills output 5: the pooled feature vector (512 or 2048 numbers).",
         group="Results",
         is_advanced=True,
+        also_called=("embed", "embeddings", "features"),
     )
     smoothing: float = parameter(
         0.0,
@@ -114,6 +135,7 @@ class InferParameters(Parameters):
         ge=0,
         le=0.99,
         step=0.05,
+        also_called=("temporal_smoothing",),
     )
     device: str = parameter(
         "auto",
@@ -124,12 +146,14 @@ class InferParameters(Parameters):
         expected="auto, cpu, cuda, cuda:N or mps",
         pattern=DEVICE_PATTERN,
         examples=DEVICE_EXAMPLES,
+        also_called=("gpu", "cuda"),
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = parameter(
         "fp32",
         "Precision",
         "fp32 is exact; auto takes the fastest of fp32, bf16 and fp16 that the hardware runs natively.",
         group="Speed",
+        also_called=("amp", "half", "dtype", "fp16", "bf16"),
     )
     runtime: Literal["auto", "torch", "openvino"] = parameter(
         "auto",
@@ -137,7 +161,15 @@ class InferParameters(Parameters):
         "auto is OpenVINO on a CPU where it is installed, else PyTorch.",
         group="Speed",
         is_advanced=True,
+        also_called=("backend", "engine"),
     )
     threads: int = parameter(
-        0, "Threads", "CPU threads of the network; 0 means all cores.", group="Speed", is_advanced=True, ge=0, le=256
+        0,
+        "Threads",
+        "CPU threads of the network; 0 means all cores.",
+        group="Speed",
+        is_advanced=True,
+        ge=0,
+        le=256,
+        also_called=("num_threads", "workers", "num_workers"),
     )

@@ -22,6 +22,7 @@ class TrainParameters(Parameters):
         path="file or folder",
         suffixes=(".csv", ".tsv"),
         expected="a path of a folder or of a CSV/TSV file",
+        also_called=("data", "dataset", "data_dir", "data_path", "path", "root", "train_dir"),
     )
     val_split: float = parameter(
         0.2,
@@ -31,12 +32,14 @@ class TrainParameters(Parameters):
         ge=0.01,
         le=0.9,
         step=0.05,
+        also_called=("valid_pct", "val_pct", "val_size", "validation_split"),
     )
     augmentation: Literal["none", "basic", "strong"] = parameter(
         "basic",
         "Augmentation",
         "basic: random resized crop and mirror; strong: also TrivialAugment, erasing, mixup and cutmix.",
         group="Data",
+        also_called=("aug", "augment", "augmentations", "auto_augment", "aa", "aug_transforms"),
     )
     resize_mode: Literal["crop", "squash", "letterbox"] = parameter(
         "crop",
@@ -44,6 +47,7 @@ class TrainParameters(Parameters):
         "How an image becomes square at validation and inference; stored in the checkpoint.",
         group="Data",
         is_advanced=True,
+        also_called=("resize", "crop_mode", "resize_method"),
     )
     max_image_megapixels: int = parameter(
         500,
@@ -53,6 +57,7 @@ class TrainParameters(Parameters):
         is_advanced=True,
         ge=1,
         le=1000,
+        also_called=("max_pixels",),
     )
     num_workers: int = parameter(
         0,
@@ -62,16 +67,34 @@ class TrainParameters(Parameters):
         is_advanced=True,
         ge=0,
         le=64,
+        also_called=("workers", "n_workers", "nw"),
     )
     model_name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
-        "resnet18", "Model", "Architecture to train."
+        "resnet18",
+        "Model",
+        "Architecture to train.",
+        also_called=("model", "arch", "architecture", "backbone"),
     )
     input_size: int = parameter(
-        224, "Input size", "Side in pixels of the square that the network sees.", ge=32, le=1024, step=32
+        224,
+        "Input size",
+        "Side in pixels of the square that the network sees.",
+        ge=32,
+        le=1024,
+        step=32,
+        also_called=("imgsz", "img_size", "image_size", "size", "resolution"),
     )
-    use_pretrained: bool = parameter(True, "Pretrained", "Start from ImageNet weights.")
+    use_pretrained: bool = parameter(
+        True,
+        "Pretrained",
+        "Start from ImageNet weights.",
+        also_called=("pretrained",),
+    )
     feature_extract: bool = parameter(
-        True, "Train the head only", "Freeze the backbone and train only the last layer, from cached features."
+        True,
+        "Train the head only",
+        "Freeze the backbone and train only the last layer, from cached features.",
+        also_called=("freeze", "freeze_backbone", "freeze_epochs"),
     )
     model_weight_file: str = parameter(
         "",
@@ -80,12 +103,14 @@ class TrainParameters(Parameters):
         path="file or folder",
         suffixes=(".safetensors", ".pth", ".pt"),
         expected="a path of a weights file or run folder",
+        also_called=("weights", "weight_file", "checkpoint", "ckpt", "initial_checkpoint"),
     )
     small_input_stem: bool = parameter(
         False,
         "Small-image stem",
         "3x3 first convolution without max pooling, for images of 64 pixels and less; not with ImageNet weights.",
         is_advanced=True,
+        also_called=("small_stem",),
     )
     epochs: int = parameter(
         15,
@@ -94,19 +119,54 @@ class TrainParameters(Parameters):
         group="Optimisation",
         ge=0,
         le=10000,
+        also_called=("epoch", "n_epoch", "n_epochs", "num_epochs", "max_epochs"),
     )
-    batch_size: int = parameter(8, "Batch size", "Images a step.", group="Optimisation", ge=1, le=4096)
+    batch_size: int = parameter(
+        8,
+        "Batch size",
+        "Images a step.",
+        group="Optimisation",
+        ge=1,
+        le=4096,
+        also_called=("batch", "bs"),
+    )
     learning_rate: float = parameter(
-        0.001, "Learning rate", "Peak learning rate.", group="Optimisation", gt=0, le=10, step=0.0001
+        0.001,
+        "Learning rate",
+        "Peak learning rate.",
+        group="Optimisation",
+        gt=0,
+        le=10,
+        step=0.0001,
+        also_called=("lr", "lr0", "lr_max", "base_lr"),
     )
     momentum: float = parameter(
-        0.9, "Momentum", "Momentum of SGD; the first beta of AdamW.", group="Optimisation", ge=0, lt=1, step=0.05
+        0.9,
+        "Momentum",
+        "Momentum of SGD; the first beta of AdamW.",
+        group="Optimisation",
+        ge=0,
+        lt=1,
+        step=0.05,
+        also_called=("mom", "moms"),
     )
     weight_decay: float = parameter(
-        1e-4, "Weight decay", "Decay of the weights a step.", group="Optimisation", ge=0, le=1, step=0.0001
+        1e-4,
+        "Weight decay",
+        "Decay of the weights a step.",
+        group="Optimisation",
+        ge=0,
+        le=1,
+        step=0.0001,
+        also_called=("wd",),
     )
     optimizer: Literal["sgd", "adamw"] = parameter(
-        "sgd", "Optimizer", "SGD with momentum, or AdamW.", group="Optimisation", is_advanced=True
+        "sgd",
+        "Optimizer",
+        "SGD with momentum, or AdamW.",
+        group="Optimisation",
+        is_advanced=True,
+        also_called=("opt", "opt_func"),
     )
     scheduler: Literal["cosine", "constant"] = parameter(
         "cosine",
@@ -114,6 +174,7 @@ class TrainParameters(Parameters):
         "Learning rate over time: cosine with a short warm-up, or constant.",
         group="Optimisation",
         is_advanced=True,
+        also_called=("sched", "lr_scheduler", "cos_lr"),
     )
     label_smoothing: float = parameter(
         0.0,
@@ -124,6 +185,7 @@ class TrainParameters(Parameters):
         ge=0,
         le=0.9,
         step=0.05,
+        also_called=("smoothing",),
     )
     class_weights: Literal["none", "balanced"] = parameter(
         "none",
@@ -131,6 +193,7 @@ class TrainParameters(Parameters):
         "balanced weighs each class by the inverse of its frequency.",
         group="Optimisation",
         is_advanced=True,
+        also_called=("class_weight", "cls_weights"),
     )
     early_stopping_patience: int = parameter(
         0,
@@ -140,6 +203,7 @@ class TrainParameters(Parameters):
         is_advanced=True,
         ge=0,
         le=1000,
+        also_called=("patience", "patience_epochs", "early_stopping"),
     )
     time_limit_minutes: float = parameter(
         0.0,
@@ -150,6 +214,7 @@ class TrainParameters(Parameters):
         ge=0,
         le=100000,
         step=1,
+        also_called=("time", "time_limit", "max_time"),
     )
     cached_views: int = parameter(
         0,
@@ -169,6 +234,7 @@ class TrainParameters(Parameters):
         is_advanced=True,
         ge=0,
         le=2**31 - 1,
+        also_called=("random_seed", "random_state"),
     )
     device: str = parameter(
         "auto",
@@ -179,6 +245,7 @@ class TrainParameters(Parameters):
         expected="auto, cpu, cuda, cuda:N or mps",
         pattern=DEVICE_PATTERN,
         examples=DEVICE_EXAMPLES,
+        also_called=("gpu", "cuda"),
     )
     precision: Literal["auto", "fp32", "bf16"] = parameter(
         "auto",
@@ -186,6 +253,7 @@ class TrainParameters(Parameters):
         "auto is bf16 where the hardware runs it natively, else fp32.",
         group="Optimisation",
         is_advanced=True,
+        also_called=("amp", "half", "dtype", "fp16", "bf16", "mixed_precision"),
     )
     output_folder: str = parameter(
         "",
@@ -194,6 +262,7 @@ class TrainParameters(Parameters):
         group="Output",
         path="folder",
         expected="a path of a folder",
+        also_called=("output", "output_dir", "out_dir", "project", "save_dir"),
     )
     resume_from: str = parameter(
         "",
@@ -203,6 +272,7 @@ class TrainParameters(Parameters):
         path="folder",
         is_advanced=True,
         expected="a path of a run folder",
+        also_called=("resume",),
     )
     tracking: str = parameter(
         "local",
@@ -213,16 +283,36 @@ class TrainParameters(Parameters):
         expected="local, off, tensorboard or an http(s) address",
         pattern=r"^(local|off|tensorboard|https?://\S+)$",
         examples=["local", "off", "tensorboard"],
+        also_called=("tracker", "log_wandb", "wandb"),
     )
-    export_pth: bool = parameter(True, "Export .pth", "Write a bare PyTorch state dict.", group="Output")
-    export_onnx: bool = parameter(False, "Export ONNX", "Write an ONNX model.", group="Output")
-    export_openvino: bool = parameter(False, "Export OpenVINO", "Write an OpenVINO model.", group="Output")
+    export_pth: bool = parameter(
+        True,
+        "Export .pth",
+        "Write a bare PyTorch state dict.",
+        group="Output",
+        also_called=("pth",),
+    )
+    export_onnx: bool = parameter(
+        False,
+        "Export ONNX",
+        "Write an ONNX model.",
+        group="Output",
+        also_called=("onnx",),
+    )
+    export_openvino: bool = parameter(
+        False,
+        "Export OpenVINO",
+        "Write an OpenVINO model.",
+        group="Output",
+        also_called=("openvino",),
+    )
     export_int8: bool = parameter(
         False,
         "Export int8",
         "Write an OpenVINO model quantized to 8 bits with NNCF (an optional requirement).",
         group="Output",
         is_advanced=True,
+        also_called=("int8", "quantize"),
     )
 
     def check_consistency(self) -> None:

@@ -58,6 +58,7 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
     progress = progress or Progress()
     fix_thread_count()
     run = open_run(parameters, source, progress)
+    logger.info("run folder %s", run.folder)
     with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
             tracker.log_epoch(row)
@@ -191,6 +192,7 @@ def _explain_failures(run: Run) -> Iterator[None]:
         raise TrainingStopped(
             f"stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,
+            run.folder,
         ) from error
     except TrainingDivergedError as error:
         raise TrainingDivergedError(f"{error}; {run.describe_kept()}") from error

@@ -202,9 +202,7 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     """
     parameters.check_consistency()
     if parameters.epochs == 0:
-        raise ParameterError(
-            "'epochs' must be at least 1 to train, got 0; `evaluate_weights` evaluates without training"
-        )
+        raise ParameterError("'epochs' must be at least 1 to train, got 0; evaluate weights with `resnetkit evaluate`")
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)

@@ -141,7 +141,10 @@ def test_threshold_of_a_wanted_accuracy(deciding, changes, threshold):
     ("changes", "message"),
     [
         ({"wanted_accuracy": 0.995}, r"'wanted_accuracy' of 0.995 cannot be promised by '.*'; .* show 0.99 at most"),
-        ({"wanted_accuracy": 0.9, "confidence_threshold": 0.1}, r"expected a 'confidence_threshold' of 0 beside it, got 0.1"),
+        (
+            {"wanted_accuracy": 0.9, "confidence_threshold": 0.1},
+            r"expected a 'confidence_threshold' of 0 beside it, got 0.1",
+        ),
     ],
     ids=["out of reach", "both"],
 )

@@ -156,11 +156,15 @@ def test_no_epochs_evaluate_weights(workflow, training, trained_run, digits_fold
 
 def test_no_epochs_and_no_weights_are_refused(workflow, training, three_digits):
     training.set_parameters({"dataset_folder": str(three_digits), "epochs": 0})
-    with pytest.raises(RuntimeError, match=r"'epochs' of 0 evaluates weights without training; expected a 'model_weight_file'"):
+    with pytest.raises(
+        RuntimeError, match=r"'epochs' of 0 evaluates weights without training; expected a 'model_weight_file'"
+    ):
         workflow.run()
 
 
 def test_a_wanted_accuracy_makes_doubtful_answers_unknown(workflow, trained_run, digits_folder):
+    from resnetkit.weights.checkpoint import open_weights
+
     thresholds = open_weights(trained_run).metadata.thresholds
     wanted, threshold, _ = thresholds[-1]
     classifier = workflow.add_task(name="infer_resnet", auto_connect=True)

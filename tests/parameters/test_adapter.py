@@ -35,7 +35,7 @@ def test_strings_both_ways():
 
 def test_a_wrong_string_leaves_everything_as_it_was():
     param = Param()
-    with pytest.raises(ParameterError, match="'top_k'"):
+    with pytest.raises(ParameterError, match=r"^infer_resnet: 'top_k'"):
         param.set_values({"input_size": "96", "top_k": "none"})
     assert param.values == InferParameters()
 
@@ -51,6 +51,6 @@ def test_a_task_takes_native_values_and_strings():
     task = Task()
     task.set_parameters({"input_size": 96, "top_k": "3"})
     assert (task.param.values.input_size, task.param.values.top_k) == (96, 3)
-    with pytest.raises(ParameterError, match="did you mean 'top_k'"):
+    with pytest.raises(ParameterError, match=r"^infer_resnet: no parameter 'topk'; did you mean 'top_k'"):
         task.set_parameters({"input_size": 64, "topk": 3})
     assert task.param.values.input_size == 96

@@ -137,13 +137,90 @@ def test_every_declaration_says_what_a_form_and_a_reader_need(parameters, name, 
 
 @pytest.mark.parametrize("parameters", CLASSES)
 def test_an_unknown_name_is_refused_with_a_suggestion(parameters):
-    expected = "^no parameter 'inputsize'; did you mean 'input_size'"
-    with pytest.raises(ParameterError, match=expected):
+    with pytest.raises(ParameterError, match=r"^no parameter 'inputsize'; did you mean 'input_size'"):
         parameters().updated({"inputsize": 64})
     with pytest.raises(ParameterError, match=r"no parameter 'zzz'$"):
         parameters().updated({"zzz": 64})
     with pytest.raises(ParameterError, match="no parameter 3"):
         parameters().updated({3: 64})
+
+
+#: What Ultralytics, fastai, timm and scripts of one's own call it.
+WORDS = {
+    TrainParameters: {
+        "aa": "augmentation",
+        "amp": "precision",
+        "arch": "model_name",
+        "auto_augment": "augmentation",
+        "batch": "batch_size",
+        "batch-size": "batch_size",
+        "bs": "batch_size",
+        "checkpoint": "model_weight_file",
+        "data": "dataset_folder",
+        "data_dir": "dataset_folder",
+        "freeze": "feature_extract",
+        "imgsz": "input_size",
+        "img_size": "input_size",
+        "initial_checkpoint": "model_weight_file",
+        "lr": "learning_rate",
+        "lr0": "learning_rate",
+        "lr_max": "learning_rate",
+        "LR": "learning_rate",
+        "model": "model_name",
+        "moms": "momentum",
+        "n_epoch": "epochs",
+        "num_epochs": "epochs",
+        "opt": "optimizer",
+        "opt_func": "optimizer",
+        "output": "output_folder",
+        "path": "dataset_folder",
+        "patience": "early_stopping_patience",
+        "patience_epochs": "early_stopping_patience",
+        "pretrained": "use_pretrained",
+        "project": "output_folder",
+        "resume": "resume_from",
+        "sched": "scheduler",
+        "smoothing": "label_smoothing",
+        "time": "time_limit_minutes",
+        "valid_pct": "val_split",
+        "wd": "weight_decay",
+        "weights": "model_weight_file",
+        "workers": "num_workers",
+    },
+    InferParameters: {
+        "arch": "model_name",
+        "checkpoint": "model_weight_file",
+        "conf": "confidence_threshold",
+        "embed": "embedding",
+        "half": "precision",
+        "imgsz": "input_size",
+        "names": "class_file",
+        "topk": "top_k",
+        "visualize": "heatmap",
+        "weights": "model_weight_file",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word", "name"),
+    [
+        pytest.param(parameters, word, name, id=f"{parameters.plugin}-{word}")
+        for parameters, names in WORDS.items()
+        for word, name in names.items()
+    ],
+)
+def test_a_word_of_another_program_is_refused_with_ours(parameters, word, name):
+    with pytest.raises(ParameterError, match=f"^no parameter '{word}'; did you mean '{name}'\\?$"):
+        parameters().updated({word: 1})
+
+
+@pytest.mark.parametrize("parameters", CLASSES)
+def test_a_word_of_another_program_means_one_parameter(parameters):
+    words = [word for field in parameters.model_fields.values() for word in get_form(field)["also_called"]]
+    assert len(set(words)) == len(words)
+    assert not set(words) & set(parameters.model_fields)
+    assert all(word.isidentifier() and word == word.lower() for word in words)
 
 
 def test_a_wrong_choice_is_refused_with_a_suggestion():
@@ -162,7 +239,7 @@ def test_native_values_of_other_libraries_and_paths_are_taken(tmp_path):
     values = InferParameters().updated(
         {
             "input_size": np.int64(64),
-            "smoothing": np.float64(0.5),
+            "smoothing": np.float32(0.5),
             "heatmap": np.bool_(True),
             "top_k": 3.0,
             "model_weight_file": tmp_path / "a.pth",
@@ -172,6 +249,9 @@ def test_native_values_of_other_libraries_and_paths_are_taken(tmp_path):
     assert (values.input_size, values.smoothing, values.heatmap, values.top_k) == (64, 0.5, True, 3)
     assert (values.model_weight_file, values.class_file) == (str(tmp_path / "a.pth"), "names.txt")
     assert all(type(value) in (int, float, str, bool) for value in values.model_dump().values())
+    for wrong in ({"input_size": np.True_}, {"top_k": np.float64(1.5)}, {"top_k": np.int64(0)}, {"top_k": np.ones(1)}):
+        with pytest.raises(ParameterError, match="must be an integer from"):
+            values.updated(wrong)
 
 
 def test_an_empty_or_missing_string_means_the_default():

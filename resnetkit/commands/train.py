@@ -1,0 +1,70 @@
+"""`resnetkit train`: from a data set to a run folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from resnetkit.commands.options import CommandParser, read_parameters
+from resnetkit.commands.program import Answer, write_command
+from resnetkit.machine.files import resolve_path
+from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.machine.progress import Progress, TrainingStopped
+from resnetkit.machine.speaking import get_logger
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
+
+logger = get_logger()
+
+SUMMARY = "Train a classifier; prints where the run folder, the best weights and the report are."
+USAGE = "DATASET"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the data set and an option per parameter."""
+    text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
+    parser.add_argument("dataset_folder", metavar="DATASET", help=text)
+    parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET"})
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
+    """Train.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        TrainingStopped: The user asked for it; the message ends with the command to go on.
+        OSError: The run folder cannot be written to; and whatever else `train` may raise.
+    """
+    parameters = read_parameters(arguments, TrainParameters)
+    if not parameters.dataset_folder:
+        raise ParameterError("no data set; expected a path of a folder or of a CSV/TSV file as DATASET, got ''")
+    with pause_garbage_collection():
+        from resnetkit.training.loop import train
+    try:
+        result = train(parameters, resolve_path(parameters.dataset_folder), progress)
+    except TrainingStopped as stopped:
+        if stopped.run_folder is None:
+            raise
+        words = [word for word in arguments.words if not word.startswith("--resume-from=")]
+        command = write_command("train", [f"--resume-from={stopped.run_folder}", *words])
+        raise TrainingStopped(f"{stopped}; to go on:\n{command}", stopped.checkpoint, stopped.run_folder) from stopped
+
+    best = {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")}
+    test_accuracy = result.test_metrics["accuracy"] if result.test_metrics else None
+    logger.info(
+        "best epoch %d: validation accuracy %.4f%s",
+        best["epoch"],
+        best["val_accuracy"],
+        "" if test_accuracy is None else f", test accuracy {test_accuracy:.4f}",
+    )
+    paths = {"run_folder": result.folder, "checkpoint": result.checkpoint, "report": result.report}
+    figures = {
+        "ended": result.reason,
+        "epochs": len(result.history),
+        "best": best,
+        "test_accuracy": test_accuracy,
+        "classes": list(result.classes),
+    }
+    return Answer(
+        [f"{name}: {path}" for name, path in paths.items()],
+        {**{name: str(path) for name, path in paths.items()}, **figures},
+    )
