@@ -13,6 +13,8 @@ from resnetkit import __version__
 #: sentences stand here, so that this program's help imports nothing.
 COMMANDS = {
     "train": "train a classifier on a folder or table of images",
+    "evaluate": "measure how right a model is on labelled images",
+    "compare": "compare trainings and evaluations",
 }
 
 

@@ -163,6 +163,7 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
         "std": list(preprocessing.std),
         "small_input_stem": weights.identity.small_input_stem,
         "metrics": dict(metadata.metrics) if metadata else {},
+        "training": dict(metadata.training) if metadata else {},
         "versions": dict(metadata.versions) if metadata else {},
         "runtime": runtime.name,
         "device": runtime.device,

@@ -17,7 +17,11 @@ from resnetkit.results.metrics import compute_wilson_intervals
 _METRICS_NAME = "metrics.json"
 _TRAINING_PREDICTIONS_NAME = "predictions.npz"
 #: What differs between any two runs and explains nothing.
-_TRIVIAL = {"output_folder", "resume_from", "tracking", "num_workers", "metrics", "versions", "classes"}
+_TRIVIAL = {"output_folder", "resume_from", "tracking", "num_workers", "metrics", "versions", "training"}
+
+
+class ComparisonError(ValueError):
+    """Folders that cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Comparison:
     Attributes:
         runs: In the order given.
         duels: Each pair of them.
-        differences: Parameters that are not the same in all, with the value in each run (None where it has none).
+        differences: Parameters that all runs have, but not of the same value, with the value in each.
     """
 
     runs: Sequence[JudgedRun]
@@ -125,14 +129,16 @@ def compare(folders: Sequence[Path]) -> Comparison:
     of two got right and the other wrong say which is better. The exact form is a binomial test of those.
 
     Raises:
-        ValueError: Fewer than two folders, or one without metrics.json and predictions.
+        ComparisonError: Fewer than two folders, or one without metrics.json and predictions.
     """
     if len(folders) < 2:
-        raise ValueError(f"expected at least two run folders to compare, got {len(folders)}")
+        raise ComparisonError(f"expected at least two run folders to compare, got {len(folders)}")
     runs = [read_run(folder, name) for folder, name in zip(folders, _name_all(folders), strict=True)]
     duels = [_fight(first, second) for first, second in combinations(runs, 2)]
-    names = dict.fromkeys(name for run in runs for name in run.parameters if name not in _TRIVIAL)
-    values = {name: [run.parameters.get(name) for run in runs] for name in names}
+    names = [name for name in runs[0].parameters if name not in _TRIVIAL]
+    values = {
+        name: [run.parameters[name] for run in runs] for name in names if all(name in run.parameters for run in runs)
+    }
     return Comparison(runs, duels, {name: row for name, row in values.items() if any(one != row[0] for one in row)})
 
 
@@ -140,12 +146,13 @@ def read_run(folder: Path, name: str) -> JudgedRun:
     """Read figures and answers of a run: on test images where it has some, else on validation images.
 
     Raises:
-        ValueError: It is no folder of a training or evaluation, or one that has not ended.
+        ComparisonError: It is no folder of a training or evaluation, or one that has not ended.
     """
     try:
         content = json.loads((folder / _METRICS_NAME).read_text(encoding="utf-8"))
         if "evaluation" in content:
-            split, metrics, parameters = "evaluation", content["evaluation"], content["model"]
+            split, metrics = "evaluation", content["evaluation"]
+            parameters = {**content["model"].get("training", {}), **content["model"]}
             rows = read_predictions(folder / PREDICTIONS_NAME)
             unknown = content["unknown_classes"]
             answers = {(row.path, row.true): row.true == row.predicted for row in rows if row.true not in unknown}
@@ -154,7 +161,7 @@ def read_run(folder: Path, name: str) -> JudgedRun:
             metrics, parameters = content["test"] or content["validation"], content["parameters"]
             answers = _read_training(folder / _TRAINING_PREDICTIONS_NAME, split, content["classes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise ComparisonError(
             f"'{folder}' cannot be compared ({error}); expected a run folder of a training that ended, or the folder "
             "of an evaluation"
         ) from error

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from resnetkit.data.dataset import Sample
-from resnetkit.evaluation.comparison import compare
+from resnetkit.evaluation.comparison import ComparisonError, compare
 from resnetkit.evaluation.judging import judge
 from resnetkit.evaluation.predictions import write_predictions
 from resnetkit.machine.files import write_json
@@ -51,13 +51,15 @@ def _write_training(folder: Path, paths: list[str]) -> Path:
 
 
 def test_only_images_that_one_got_right_decide(tmp_path: Path) -> None:
-    first = _write_evaluation(tmp_path / "first", [0, 1], precision="fp32")
-    second = _write_evaluation(tmp_path / "second", [0, 2, 3, 4, 5, 6, 7, 8, 9, 10], precision="bf16")
+    first = _write_evaluation(tmp_path / "first", [0, 1], precision="fp32", training={"epochs": 3, "seed": 0})
+    second = _write_evaluation(
+        tmp_path / "second", [0, 2, 3, 4, 5, 6, 7, 8, 9, 10], precision="bf16", training={"epochs": 4, "seed": 0}
+    )
     comparison = compare([first, second])
     (duel,) = comparison.duels
     assert (duel.num_shared, duel.only_first_right, duel.only_second_right) == (20, 9, 1)
     assert duel.p_value == pytest.approx(2 * binom.cdf(1, 10, 0.5))
-    assert comparison.differences == {"precision": ["fp32", "bf16"]}
+    assert comparison.differences == {"epochs": [3, 4], "precision": ["fp32", "bf16"]}
     assert [run.accuracy for run in comparison.runs] == pytest.approx([0.9, 0.5])
     text = comparison.format()
     assert "first and second differ (McNemar's exact test: p = 0.0215)" in text
@@ -80,7 +82,7 @@ def test_a_training_is_compared_with_an_evaluation(tmp_path: Path) -> None:
     comparison = compare([training, evaluation])
     # The image 1 has another class in the two, so it is not the same.
     assert comparison.duels[0].num_shared == 1
-    assert comparison.differences["epochs"] == [3, None]
+    assert comparison.differences == {}  # they have no parameter in common
 
 
 def test_runs_on_other_images_have_no_test(tmp_path: Path) -> None:
@@ -91,7 +93,9 @@ def test_runs_on_other_images_have_no_test(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_one_sentence(tmp_path: Path) -> None:
     run = _write_training(tmp_path / "run", ["/a.png"])
-    with pytest.raises(ValueError, match="at least two run folders to compare, got 1"):
+    with pytest.raises(ComparisonError, match="at least two run folders to compare, got 1"):
         compare([run])
-    with pytest.raises(ValueError, match=r"'.*empty' cannot be compared \(.*\); expected a run folder of a training"):
+    with pytest.raises(
+        ComparisonError, match=r"'.*empty' cannot be compared \(.*\); expected a run folder of a training"
+    ):
         compare([run, tmp_path / "empty"])
