@@ -199,8 +199,8 @@ def _describe_duel(duel: Duel) -> str:
     verdict = "differ" if duel.p_value < 0.05 else "do not differ for certain"
     return (
         f"{duel.first} and {duel.second} {verdict} (McNemar's exact test: p = {duel.p_value:.3g}): of "
-        f"{duel.num_shared:,} shared images, the first alone is right on {duel.only_first_right:,}, the second alone on "
-        f"{duel.only_second_right:,}."
+        f"{duel.num_shared:,} shared images, the first alone is right on {duel.only_first_right:,}, "
+        f"the second alone on {duel.only_second_right:,}."
     )
 
 

@@ -32,11 +32,13 @@ from resnetkit.learners.optimization import (
     compute_class_weights,
     load_optimizer,
 )
-from resnetkit.machine.files import resolve_path, write_text
+from resnetkit.machine.files import atomic_path, resolve_path, write_text
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.results.decisions import choose_thresholds
+from resnetkit.results.pictures import tile_batch
+from resnetkit.results.plots import encode_png
 from resnetkit.training.run_folder import (
     create_run_folder,
     prepare_output_folder,
@@ -60,6 +62,7 @@ from resnetkit.weights.metadata import ModelMetadata
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
+SAMPLES_NAME = "training_samples.png"
 DATA_REPORT_FILE = "data_report.json"
 #: Seconds from writing what was trained to writing it again; an epoch of a head may take a hundredth of one.
 SAVE_INTERVAL_S = 1.0
@@ -166,6 +169,12 @@ class Run:
         write_state(self.folder, self.state)
         self._num_saved = self.state.epoch
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
+
+    def show_batch(self, inputs: torch.Tensor) -> None:
+        """Write a picture of the first batch, (N, 3, S, S) as the network sees it; cached features have none."""
+        if inputs.ndim == 4:
+            with atomic_path(self.folder / SAMPLES_NAME) as temporary:
+                temporary.write_bytes(encode_png(tile_batch(inputs, self.preprocessing), None))
 
     def _choose_thresholds(self) -> tuple[tuple[float, float, float], ...]:
         if self.validation is None:
