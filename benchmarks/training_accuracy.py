@@ -37,6 +37,7 @@ from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
 from resnetkit.learners.optimization import build_optimizer, compute_learning_rate
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.loop import train
 from resnetkit.weights.models import load_model
@@ -193,11 +194,12 @@ def train_anew(parameters: TrainParameters, folder: Path) -> tuple[float, float]
     dataset = read_dataset(folder, parameters.val_split, parameters.seed)
     start = initialize(parameters, dataset.classes)
     model = load_model(parameters.model_name, start.state_dict, parameters.small_input_stem)
-    splits = ImageSplits(dataset, start.preprocessing, parameters)
+    recipe = choose_recipe(parameters, len(dataset.train))
+    splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     head = torch.nn.Linear(model.fc.in_features, len(dataset.classes))
     head.load_state_dict(model.fc.state_dict())
     model.fc = torch.nn.Identity()  # in evaluation mode, and run without gradients: frozen
-    optimizer = build_optimizer(parameters, head.parameters())
+    optimizer = build_optimizer(recipe, head.parameters())
     num_batches = -(-len(dataset.train) // parameters.batch_size)
 
     def compute_features(images: torch.Tensor) -> torch.Tensor:
@@ -214,7 +216,7 @@ def train_anew(parameters: TrainParameters, folder: Path) -> tuple[float, float]
         order = shuffle(np.arange(len(dataset.train)), parameters.seed, epoch)
         for number, batch in enumerate(splits.open("train").augmented(parameters.batch_size, epoch, order)):
             step = epoch * num_batches + number
-            rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
+            rate = compute_learning_rate(recipe, step, recipe.epochs * num_batches)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = F.cross_entropy(head(compute_features(batch.images)), batch.labels)

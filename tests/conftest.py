@@ -548,6 +548,7 @@ def trained_run(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
             "input_size": 32,
             "use_pretrained": False,
             "feature_extract": False,
+            "optimizer": "sgd",
             "augmentation": "none",
             "epochs": 6,
             "batch_size": 40,

@@ -15,13 +15,15 @@ MakeParameters = Callable[..., TrainParameters]
 
 @pytest.fixture
 def make_parameters(tmp_path: Path) -> MakeParameters:
-    """`make_parameters(**values)`: full training from scratch, 3 epochs of 5 steps, on one value a line of these."""
+    """`make_parameters(**values)`: full training from scratch by plain SGD, 3 epochs of 5 steps."""
 
     def make(**values: object) -> TrainParameters:
         defaults = {
             "use_pretrained": False,
             "feature_extract": False,
             "input_size": 32,
+            "optimizer": "sgd",
+            "augmentation": "basic",
             "epochs": 3,
             "batch_size": 8,
             "learning_rate": 0.02,
@@ -49,6 +51,8 @@ def backbone(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             "feature_extract": False,
             "input_size": 32,
             "resize_mode": "squash",
+            "optimizer": "sgd",
+            "augmentation": "basic",
             "epochs": 3,
             "batch_size": 16,
             "learning_rate": 0.02,

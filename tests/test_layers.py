@@ -28,6 +28,7 @@ ROOMS = (
     "results",
     "evaluation",
     "exports",
+    "probing",
     "learners",
     "training",
     "commands",

@@ -100,7 +100,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         return self._checkpoint
 
     def run(self) -> None:
-        """Train, or evaluate where there are no epochs (called by the engine)."""
+        """Train, or only evaluate (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         with pause_garbage_collection():
             from resnetkit.machine.progress import Progress, TrainingStopped
@@ -115,7 +115,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         with speak_as(NAME):
             values = self._get_values()
             try:
-                run = train if values.epochs else evaluate_weights
+                run = evaluate_weights if values.evaluate_only else train
                 result = run(values, self._find_dataset(), progress)
             except TrainingStopped as stopped:
                 logger.warning("%s", stopped)
@@ -123,7 +123,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
             else:
                 self._set_checkpoint(result.checkpoint)
                 self._show(result)
-                if not values.epochs:
+                if values.evaluate_only:
                     self.emit_step_progress()
         self.end_task_run()
 

@@ -8,7 +8,6 @@ in a hundredth of a second.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -21,6 +20,7 @@ from resnetkit.parameters.declaration import (
     describe_constraint,
     get_choices,
     get_form,
+    suggest,
 )
 
 AnyParameters = TypeVar("AnyParameters", bound=Parameters)
@@ -146,8 +146,7 @@ class CommandParser(argparse.ArgumentParser):
             return f"; did you mean {place}, which is given without an option?" if place else ""
         if name is not None:
             return f"; did you mean '--{name.replace('_', '-')}'?"
-        matches = difflib.get_close_matches(f"--{word}", self._option_string_actions, n=1)
-        return f"; did you mean '{matches[0]}'?" if matches else ""
+        return suggest(f"--{word}", self._option_string_actions)
 
 
 def _choose_metavar(field: FieldInfo) -> str:

@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the data set and an option per parameter."""
     text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
     parser.add_argument("dataset_folder", metavar="DATASET", help=text)
-    parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET"})
+    parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         command = write_command("train", [f"--resume-from={stopped.run_folder}", *words])
         raise TrainingStopped(f"{stopped}; to go on:\n{command}", stopped.checkpoint, stopped.run_folder) from stopped
 
-    best = {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")}
+    best = dict(result.best)
     test_accuracy = result.test_metrics["accuracy"] if result.test_metrics else None
     logger.info(
-        "best epoch %d: validation accuracy %.4f%s",
-        best["epoch"],
+        "best %s: validation accuracy %.4f%s",
+        f"epoch {best['epoch']}" if "epoch" in best else f"strength {best['strength']:g}",
         best["val_accuracy"],
         "" if test_accuracy is None else f", test accuracy {test_accuracy:.4f}",
     )

@@ -1,5 +1,8 @@
 """Augmentation of uint8 images; every random draw comes from the generator of its epoch and image, none from torch.
 
+- gentle: a part of at least 0.7 of the area, stretched, turned and tinted a little, in one resampling that reflects
+  what lies outside: what keeps its class however small the data set is. Mirrored only where that was asked for or found
+  harmless: a mirrored hand or digit is another sign.
 - basic: a random part of the image, resized, and a mirror; as torchvision's RandomResizedCrop, but of at least 0.35
   of the area (fastai's choice for Imagenette) where ImageNet's recipe takes 0.08: small data sets and pretrained
   networks gain nothing from parts that do not show the object.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +24,10 @@ Color = tuple[int, int, int]
 
 _CROP_SCALE = (0.35, 1.0)
 _CROP_RATIO = (3 / 4, 4 / 3)
+#: Of gentle: smallest share of the area, largest change of proportions, of brightness and of contrast.
+_GENTLE_AREA, _GENTLE_STRETCH, _GENTLE_JITTER = 0.7, 0.15, 0.2
+#: A larger image is reduced first: bilinear sampling alone would alias.
+_MAX_GENTLE_SCALE = 1.5
 _ERASE_PROBABILITY = 0.1
 _ERASE_SCALE = (0.02, 0.33)
 _ERASE_RATIO = (0.3, 3.3)
@@ -33,18 +41,100 @@ _VIEW_STREAM = 1
 _MIX_STREAM = 2
 
 
+@dataclass(frozen=True)
+class Changes:
+    """How training images are changed.
+
+    Attributes:
+        kind: none, gentle, basic or strong.
+        horizontal_flip: Whether half of the views are mirrored left to right.
+        vertical_flip: Whether half of the views are mirrored top to bottom.
+        degrees: Largest rotation to either side.
+    """
+
+    kind: str = "basic"
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    degrees: int = 0
+
+
+def augment(image: torch.Tensor, size: int, changes: Changes, draws: np.random.Generator, fill: Color) -> torch.Tensor:
+    """Return a view of an image.
+
+    Args:
+        image: (3, H, W) uint8; not written to.
+        size: Side in pixels of the result.
+        changes: What is changed.
+        draws: Source of the random numbers.
+        fill: RGB of what is moved in from outside and of what is erased.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    if changes.kind == "gentle":
+        return augment_gently(image, size, changes, draws)
+    if changes.kind == "strong":
+        view = augment_strong(image, size, draws, fill, changes.horizontal_flip)
+    else:
+        view = augment_basic(image, size, draws, changes.horizontal_flip)
+    if changes.degrees:
+        view = _rotate(view, float(draws.uniform(-changes.degrees, changes.degrees)), fill)
+    return view.flip(1) if changes.vertical_flip and draws.random() < 0.5 else view
+
+
 def make_view_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the generator of all draws for one image in one epoch; Philox is the same on every machine."""
     return _make_generator(_VIEW_STREAM, seed, epoch, index)
 
 
-def augment_basic(image: torch.Tensor, size: int, draws: np.random.Generator) -> torch.Tensor:
+def augment_gently(image: torch.Tensor, size: int, changes: Changes, draws: np.random.Generator) -> torch.Tensor:
+    """Cut, stretch, turn, mirror and tint an image a little, in one resampling; what lies outside is reflected.
+
+    Args:
+        image: (3, H, W) uint8; not written to.
+        size: Side in pixels of the result.
+        changes: Which mirrors, and how far it is turned.
+        draws: Source of the random numbers.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    short = min(image.shape[1:])
+    if short > _MAX_GENTLE_SCALE * size:
+        image = resize(image, *(round(side * 1.25 * size / short) for side in image.shape[1:]))
+    part = _draw_gentle_part(image.shape[1], image.shape[2], changes, draws)
+    grid = F.affine_grid(torch.tensor(part, dtype=torch.float32)[None], [1, 3, size, size], align_corners=False)
+    seen = F.grid_sample(image[None].float(), grid, padding_mode="reflection", align_corners=False)[0]
+    seen *= 1 + _GENTLE_JITTER * draws.uniform(-1, 1)
+    return torch.lerp(seen.mean(), seen, 1 + _GENTLE_JITTER * draws.uniform(-1, 1)).round_().clamp_(0, 255).byte()
+
+
+def _draw_gentle_part(rows: int, columns: int, changes: Changes, draws: np.random.Generator) -> list[list[float]]:
+    """Draw which part of an image a view shows: the matrix of `affine_grid`, from -1..1 of the view to the image's.
+
+    Where the image is no square, the view shows a square of its short side, or a part of that, anywhere in it.
+    """
+    area, stretch = draws.uniform(_GENTLE_AREA, 1), math.exp(draws.uniform(-1, 1) * math.log1p(_GENTLE_STRETCH))
+    width, height = min(1.0, math.sqrt(area * stretch)), min(1.0, math.sqrt(area / stretch))
+    width, height = width * min(1, rows / columns), height * min(1, columns / rows)
+    left, top = draws.uniform(-1, 1) * (1 - width), draws.uniform(-1, 1) * (1 - height)
+    angle = math.radians(draws.uniform(-1, 1) * changes.degrees)
+    mirror_x = -1 if changes.horizontal_flip and draws.random() < 0.5 else 1
+    mirror_y = -1 if changes.vertical_flip and draws.random() < 0.5 else 1
+    return [
+        [width * math.cos(angle) * mirror_x, -width * math.sin(angle) * mirror_y, left],
+        [height * math.sin(angle) * mirror_x, height * math.cos(angle) * mirror_y, top],
+    ]
+
+
+def augment_basic(image: torch.Tensor, size: int, draws: np.random.Generator, is_mirrored: bool = True) -> torch.Tensor:
     """Cut a random part, resize it and mirror it in half of the cases.
 
     Args:
         image: (3, H, W) uint8; not written to.
         size: Side in pixels of the result.
         draws: Source of the random numbers.
+        is_mirrored: Whether to mirror at all; the other draws do not depend on it.
 
     Returns:
         (3, size, size) uint8.
@@ -54,12 +144,14 @@ def augment_basic(image: torch.Tensor, size: int, draws: np.random.Generator) ->
         box = _get_widest_box(image.shape[1], image.shape[2])
     top, left, height, width = box
     part = image[:, top : top + height, left : left + width]
-    if draws.random() < 0.5:
+    if draws.random() < 0.5 and is_mirrored:
         part = part.flip(2)
     return resize(part, size, size)
 
 
-def augment_strong(image: torch.Tensor, size: int, draws: np.random.Generator, fill: Color) -> torch.Tensor:
+def augment_strong(
+    image: torch.Tensor, size: int, draws: np.random.Generator, fill: Color, is_mirrored: bool = True
+) -> torch.Tensor:
     """Augment as `augment_basic`, change colours or shape by one operation, and erase a rectangle in some images.
 
     Args:
@@ -67,11 +159,12 @@ def augment_strong(image: torch.Tensor, size: int, draws: np.random.Generator, f
         size: Side in pixels of the result.
         draws: Source of the random numbers.
         fill: RGB of what is moved in from outside and of what is erased.
+        is_mirrored: Whether to mirror at all; the other draws do not depend on it.
 
     Returns:
         (3, size, size) uint8.
     """
-    view = augment_basic(image, size, draws)
+    view = augment_basic(image, size, draws, is_mirrored)
     operations = _make_operations(size)
     name = list(operations)[draws.integers(len(operations))]
     magnitude = int(draws.integers(_MAGNITUDES)) / (_MAGNITUDES - 1)
@@ -135,6 +228,12 @@ def draw_box(
             top, left = draws.integers(rows - height + 1), draws.integers(columns - width + 1)
             return int(top), int(left), height, width
     return None
+
+
+def _rotate(view: torch.Tensor, degrees: float, fill: Color) -> torch.Tensor:
+    import torchvision.transforms.v2.functional as ops
+
+    return ops.rotate(view, degrees, fill=list(fill))
 
 
 def _make_generator(*entropy: int) -> np.random.Generator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from resnetkit.data.augmentation import augment_basic, augment_strong, make_view_generator, resize
+from resnetkit.data.augmentation import Changes, augment, make_view_generator, resize
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.reading import read_image
 
@@ -34,14 +34,14 @@ class LoaderSettings:
     """How images are read and augmented.
 
     Attributes:
-        augmentation: none, basic or strong.
+        changes: How augmented views differ from the image.
         seed: Start of every random draw.
         num_workers: Processes that read; 0 reads in threads of this process. No influence on the images.
         memory_bound_mb: Megabytes of decoded and reduced images that are kept. No influence on the images.
         max_megapixels: Larger images are refused.
     """
 
-    augmentation: str = "basic"
+    changes: Changes = field(default_factory=Changes)
     seed: int = 0
     num_workers: int = 0
     memory_bound_mb: int = IMAGE_BOUND_MB
@@ -127,7 +127,7 @@ class ViewMaker:
             (self._make_plain if is_plain else self._reduce)(path, lambda: image)
 
     def _is_plain(self, epoch: int | None) -> bool:
-        return epoch is None or self._settings.augmentation == "none"
+        return epoch is None or self._settings.changes.kind == "none"
 
     def _make_view(self, index: int, epoch: int | None, read: Callable[[], np.ndarray]) -> np.ndarray:
         if self._is_plain(epoch):
@@ -136,10 +136,8 @@ class ViewMaker:
         size = self._preprocessing.input_size
         reduced = torch.from_numpy(self._reduce(self._paths[index], read)).permute(2, 0, 1)  # (3, H, W)
         draws = make_view_generator(self._settings.seed, epoch, index)
-        if self._settings.augmentation == "basic":
-            return augment_basic(reduced, size, draws).numpy()
         red, green, blue = (round(255 * value) for value in self._preprocessing.mean)
-        return augment_strong(reduced, size, draws, (red, green, blue)).numpy()
+        return augment(reduced, size, self._settings.changes, draws, (red, green, blue)).numpy()
 
     def _make_plain(self, path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
         view = self._memory.get("plain", path)

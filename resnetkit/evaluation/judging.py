@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnetkit.data.dataset import Sample
-from resnetkit.results.decisions import compute_curves
+from resnetkit.evaluation.decisions import compute_curves
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.pictures import collect_mistakes
 from resnetkit.results.report import SplitFigures

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnetkit.learners.features import BATCH_SIZE, FeatureStore, compute_features
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, shuffle
+from resnetkit.learners.optimization import compute_class_weights
+from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.imports import start_importing
-from resnetkit.machine.progress import Progress, ProgressBar
+from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.probing.features import BATCH_SIZE, FeatureStore, compute_features
+from resnetkit.probing.linear_probe import Labelled, ProbeOptions, ProbePath, solve_path
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.weights.models import add_counters
@@ -38,13 +41,15 @@ class HeadLearner:
     """The last layer: features of a frozen backbone in, gradients in one matrix.
 
     Each training image has the same number of views: the plain one and `cached_views` augmented ones, those
-    that full training would see in its first epochs. Every epoch takes another view of an image.
+    that full training would see in its first epochs. A solved head fits all of them; else every epoch takes another
+    view of an image.
     """
 
-    def __init__(self, start: Start, splits: ImageSplits, parameters: TrainParameters) -> None:
+    def __init__(self, start: Start, splits: ImageSplits, parameters: TrainParameters, recipe: Recipe) -> None:
         self._start = start
         self._splits = splits
         self._parameters = parameters
+        self._recipe = recipe
         self._labels = {
             split: np.array([sample.label for sample in getattr(splits.dataset, split)], np.int64)
             for split in ("train", "val", "test")
@@ -59,34 +64,69 @@ class HeadLearner:
         self.module = nn.Linear(feature_size, num_classes, device="meta")
         weights = {name: start.state_dict[f"fc.{name}"].clone() for name in ("weight", "bias")}
         self.module.load_state_dict(weights, assign=True)
-        self._views: dict[str, tuple[int | None, ...]] = {"train": splits.views, "val": (None,), "test": (None,)}
+        views = (None, *range(recipe.num_views))
+        self._views: dict[str, tuple[int | None, ...]] = {"train": views, "val": (None,), "test": (None,)}
         self._stores: dict[str, FeatureStore] = {}
         self._readable: dict[str, np.ndarray] = {}
 
-    def prepare(self, folder: Path, progress: Progress) -> None:
+    def prepare(self, folder: Path, progress: Progress, is_resumed: bool = False) -> Recipe:  # noqa: ARG002
         """Compute the features of all images; beyond a bound they lie in `folder`."""
-        if self._parameters.augmentation != "none" and len(self._views["train"]) == 1:
-            logger.info("the head is trained on plain views; 'augmentation' needs 'cached_views' above 0")
-        elif self._parameters.augmentation == "strong":
+        if self._recipe.num_views and self._recipe.changes.kind == "strong":
             logger.info("mixup and cutmix mix images, not features; they are left out")
-        self._folder = folder
+        elif not self._recipe.num_views and self._parameters.augmentation in ("basic", "strong"):
+            logger.info("the head is trained on plain views; 'augmentation' needs 'cached_views' above 0")
         start_importing(_NEEDED_LATER)
-        splits = [split for split, labels in self._labels.items() if len(labels)]
+        self.compute_features([split for split, labels in self._labels.items() if len(labels)], folder, progress)
+        self._splits.forget()
+        return self._recipe
+
+    def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
+        """Compute the features of all images of some splits, all views of each."""
         with progress.show("features", sum(map(self._count_feature_batches, splits)), unit="batch") as bar:
             for split in splits:
-                self._compute(split, progress, bar)
-        self._splits.forget()
+                views = self._views[split]
+                store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, folder)
+                self._stores[split] = store
+                batches = self._splits.open(split).views(_count_images(views), views)
+                batches = progress.watch(batches, bar)
+                self._readable[split] = compute_features(self._runtime, batches, store, len(views))
+
+    def solve(self, progress: Progress) -> ProbePath:
+        """Solve the head, and take the weights of the best strength."""
+        num_classes, num_views = self.module.out_features, len(self._views["train"])
+        weights = compute_class_weights(self._parameters.class_weights, self._labels["train"], num_classes)
+        options = ProbeOptions(
+            class_weights=None if weights is None else weights.numpy(),
+            label_smoothing=self._recipe.label_smoothing if self._recipe.is_solved else 0.0,
+            num_views=num_views,
+        )
+        path = solve_path(self._read("train"), self._read("val"), num_classes, options, progress)
+        self.set_weights(path.chosen.weight, path.chosen.bias)
+        return path
+
+    def set_weights(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        """Take weights (classes, feature size) and bias (classes,)."""
+        self.module.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+
+    def predict_mirrored(self, progress: Progress) -> np.ndarray:
+        """Return the (N, classes) logits of the mirrored validation images."""
+        logits = []
+        with torch.inference_mode():
+            for batch in progress.watch(self._splits.open("val").plain(BATCH_SIZE)):
+                pooled = self._runtime.run(batch.images.flip(3), with_features=True).pooled
+                logits.append(self.module(torch.from_numpy(pooled)).numpy())
+        return np.concatenate(logits)
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""
-        return -(-len(self._labels["train"]) // self._parameters.batch_size)
+        return -(-len(self._labels["train"]) // self._recipe.batch_size)
 
     def read_batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield features (N, feature size) and their labels."""
         labels, features = self._labels["train"], self._stores["train"].read()
         order = shuffle(self._readable["train"], self._parameters.seed, epoch)
-        for start in range(0, len(order), self._parameters.batch_size):
-            indices = order[start : start + self._parameters.batch_size]
+        for start in range(0, len(order), self._recipe.batch_size):
+            indices = order[start : start + self._recipe.batch_size]
             num_views = len(self._views["train"])
             rows = indices * num_views + (epoch + indices) % num_views
             yield torch.from_numpy(features[rows]), torch.from_numpy(labels[indices])
@@ -119,17 +159,22 @@ class HeadLearner:
 
     def close(self) -> None:
         """Give the features and the image readers back."""
-        while self._stores:
-            self._stores.popitem()[1].close()
+        self.close_features()
         self._splits.close()
 
-    def _compute(self, split: str, progress: Progress, bar: ProgressBar) -> None:
-        """Compute the features of a split, all views of its images."""
-        views = self._views[split]
-        store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, self._folder)
-        self._stores[split] = store
-        batches = self._splits.open(split).views(_count_images(views), views)
-        self._readable[split] = compute_features(self._runtime, progress.watch(batches, bar), store, len(views))
+    def close_features(self) -> None:
+        """Give the features back."""
+        while self._stores:
+            self._stores.popitem()[1].close()
+
+    def _read(self, split: str) -> Labelled:
+        """Return features and labels of the readable images, all views of each."""
+        indices, num_views = self._readable[split], len(self._views[split])
+        features, labels = self._stores[split].read(), np.repeat(self._labels[split], num_views)
+        if len(indices) == len(self._labels[split]):
+            return Labelled(features, labels)  # perhaps mapped from a file: not copied
+        rows = (indices[:, None] * num_views + np.arange(num_views)).ravel()
+        return Labelled(features[rows], labels[rows])
 
     def _count_feature_batches(self, split: str) -> int:
         """Return in how many batches the features of a split are computed."""

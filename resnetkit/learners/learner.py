@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from resnetkit.data.augmentation import Changes
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.loading import ImageLoader, LoaderSettings
 from resnetkit.data.views import IMAGE_BOUND_MB, ImageMemory, ViewMaker
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
 
@@ -48,8 +50,14 @@ class Learner(Protocol):
     def module(self) -> nn.Module:
         """What the optimizer changes."""
 
-    def prepare(self, folder: Path, progress: Progress) -> None:
-        """Do what is done once before the first epoch; `folder` takes temporary files."""
+    def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Recipe:
+        """Do what is done once before the first epoch, and return the recipe with what only the images could tell.
+
+        Args:
+            folder: Takes temporary files.
+            progress: Shows bars, and may stop.
+            is_resumed: Whether weights and recipe come from an earlier run and are to stay.
+        """
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""
@@ -81,17 +89,20 @@ class ImageSplits:
         views: Whose augmentation the views of a training image have that are made first; None for the plain view.
     """
 
-    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, parameters: TrainParameters) -> None:
+    def __init__(
+        self, dataset: Dataset, preprocessing: Preprocessing, parameters: TrainParameters, recipe: Recipe
+    ) -> None:
         self.dataset = dataset
         self.views: tuple[int | None, ...] = (0,)
         if parameters.feature_extract:
-            num_augmented = parameters.cached_views if parameters.augmentation != "none" else 0
-            self.views = (None, *range(num_augmented))
+            self.views = (None, *range(recipe.num_views))
+        elif recipe.starts_from_solved_head:
+            self.views = (None, 0)
         self._preprocessing = preprocessing
         # Reading processes keep images of their own; for a head, each reads an image once and needs to keep none.
         has_processes = parameters.num_workers > 0
         self._settings = LoaderSettings(
-            augmentation=parameters.augmentation,
+            changes=recipe.changes,
             seed=parameters.seed,
             num_workers=parameters.num_workers,
             memory_bound_mb=0 if has_processes and parameters.feature_extract else IMAGE_BOUND_MB,
@@ -99,6 +110,12 @@ class ImageSplits:
         )
         self._memory = None if has_processes else ImageMemory(IMAGE_BOUND_MB)
         self._loaders: dict[str, ImageLoader] = {}
+        self._skipped: list[tuple[Path, str]] = []
+
+    def change(self, changes: Changes) -> None:
+        """Augment training images in another way from now on."""
+        self._settings = replace(self._settings, changes=changes)
+        self._close_loaders()
 
     def open(self, split: str) -> ImageLoader:
         """Return the reader of `train`, `val` or `test`."""
@@ -124,13 +141,17 @@ class ImageSplits:
 
     def get_skipped(self) -> list[tuple[Path, str]]:
         """Return the images that became unreadable since they were checked, with the reason."""
-        return [skipped for loader in self._loaders.values() for skipped in loader.skipped]
+        return [*self._skipped, *(skipped for loader in self._loaders.values() for skipped in loader.skipped)]
 
     def close(self) -> None:
         """Close all readers."""
-        while self._loaders:
-            self._loaders.popitem()[1].close()
+        self._close_loaders()
         self.forget()
+
+    def _close_loaders(self) -> None:
+        while self._loaders:
+            self._skipped += (loader := self._loaders.popitem()[1]).skipped
+            loader.close()
 
 
 def shuffle(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
-from resnetkit.parameters.training import TrainParameters
+from resnetkit.learners.recipe import Recipe
 from resnetkit.runtimes.devices import choose_device, list_precisions
 from resnetkit.runtimes.network import choose_precision
 
-#: Share of all steps in which a cosine schedule climbs to its peak, and the most steps that this may take.
-WARMUP_SHARE = 0.05
+#: The most steps in which a cosine schedule climbs to its peak.
 MAX_WARMUP_STEPS = 500
 
 
@@ -51,36 +50,36 @@ def choose_numerics(device: str, precision: str) -> Numerics:
     return Numerics(str(chosen), choose_precision(precision, list_precisions(chosen), f"PyTorch on {chosen}"))
 
 
-def compute_learning_rate(parameters: TrainParameters, step: int, total_steps: int) -> float:
+def compute_learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """Return the learning rate of a step: constant, or a linear warm-up and half a cosine down to zero."""
-    if parameters.scheduler == "constant":
-        return parameters.learning_rate
-    warmup = min(math.ceil(WARMUP_SHARE * total_steps), MAX_WARMUP_STEPS)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    warmup = min(math.ceil(recipe.warmup_share * total_steps), MAX_WARMUP_STEPS)
     if step < warmup:
-        return parameters.learning_rate * (step + 1) / (warmup + 1)
+        return recipe.learning_rate * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total_steps - warmup)
-    return parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_optimizer(parameters: TrainParameters, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build SGD with momentum or AdamW, fused into one kernel where torch has it for the device."""
+def build_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build SGD with momentum or AdamW, fused into one kernel where torch has it for the device.
+
+    Where norms and biases do not decay they are a group of their own: He et al., "Bag of Tricks for Image
+    Classification with Convolutional Neural Networks" (2019), section 3.1.
+    """
     weights = list(weights)
     is_fused = weights[0].device.type in ("cpu", "cuda", "mps")
-    if parameters.optimizer == "adamw":
-        return torch.optim.AdamW(
-            weights,
-            lr=parameters.learning_rate,
-            betas=(parameters.momentum, 0.999),
-            weight_decay=parameters.weight_decay,
-            fused=is_fused,
-        )
-    return torch.optim.SGD(
-        weights,
-        lr=parameters.learning_rate,
-        momentum=parameters.momentum,
-        weight_decay=parameters.weight_decay,
-        fused=is_fused,
-    )
+    groups: list[dict[str, Any]] = [{"params": weights}]
+    if not recipe.decays_all:
+        groups = [
+            {"params": [each for each in weights if each.ndim > 1]},
+            {"params": [each for each in weights if each.ndim == 1], "weight_decay": 0.0},
+        ]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        betas = recipe.momentum, 0.999
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=is_fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=is_fused)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

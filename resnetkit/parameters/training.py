@@ -34,12 +34,38 @@ class TrainParameters(Parameters):
         step=0.05,
         also_called=("valid_pct", "val_pct", "val_size", "validation_split"),
     )
-    augmentation: Literal["none", "basic", "strong"] = parameter(
-        "basic",
+    augmentation: Literal["auto", "none", "basic", "strong"] = parameter(
+        "auto",
         "Augmentation",
-        "basic: random resized crop and mirror; strong: also TrivialAugment, erasing, mixup and cutmix.",
+        "auto: gentle crops, turns and tints; basic: random resized crop; strong: also TrivialAugment, erasing, mixup "
+        "and cutmix.",
         group="Data",
         also_called=("aug", "augment", "augmentations", "auto_augment", "aa", "aug_transforms"),
+    )
+    horizontal_flip: Literal["auto", "on", "off"] = parameter(
+        "auto",
+        "Mirror",
+        "Mirrors half of the training images left to right; auto: with auto augmentation only where mirrored images of "
+        "the validation split keep their class.",
+        group="Data",
+        is_advanced=True,
+    )
+    vertical_flip: bool = parameter(
+        False,
+        "Upside down",
+        "Turns half of the training images upside down: for microscopes, satellites and tables, which have no up.",
+        group="Data",
+        is_advanced=True,
+    )
+    rotation: str = parameter(
+        "auto",
+        "Rotation",
+        "Largest rotation of training images in degrees; auto is 10 with auto augmentation, else 0.",
+        group="Data",
+        is_advanced=True,
+        expected="auto or whole degrees from 0 to 180",
+        pattern=r"^(auto|\d|[1-9]\d|1[0-7]\d|180)$",
+        examples=["auto", "0", "10", "45", "180"],
     )
     resize_mode: Literal["crop", "squash", "letterbox"] = parameter(
         "crop",
@@ -112,30 +138,37 @@ class TrainParameters(Parameters):
         is_advanced=True,
         also_called=("small_stem",),
     )
+    optimizer: Literal["auto", "sgd", "adamw"] = parameter(
+        "auto",
+        "Optimizer",
+        "auto: the optimum where only the head is trained, else AdamW from a solved head; or plain SGD or AdamW.",
+        group="Optimisation",
+        also_called=("opt", "opt_func"),
+    )
     epochs: int = parameter(
-        15,
+        0,
         "Epochs",
-        "Passes over the training images; 0 trains nothing and evaluates `model_weight_file` on the data set.",
+        "Passes over the training images; 0 chooses by their number.",
         group="Optimisation",
         ge=0,
         le=10000,
         also_called=("epoch", "n_epoch", "n_epochs", "num_epochs", "max_epochs"),
     )
     batch_size: int = parameter(
-        8,
+        0,
         "Batch size",
-        "Images a step.",
+        "Images per step; 0 chooses by their number.",
         group="Optimisation",
-        ge=1,
+        ge=0,
         le=4096,
         also_called=("batch", "bs"),
     )
     learning_rate: float = parameter(
-        0.001,
+        0.0,
         "Learning rate",
-        "Peak learning rate.",
+        "Peak learning rate; 0 chooses.",
         group="Optimisation",
-        gt=0,
+        ge=0,
         le=10,
         step=0.0001,
         also_called=("lr", "lr0", "lr_max", "base_lr"),
@@ -143,8 +176,9 @@ class TrainParameters(Parameters):
     momentum: float = parameter(
         0.9,
         "Momentum",
-        "Momentum of SGD; the first beta of AdamW.",
+        "Momentum of SGD; the first beta of AdamW. Not with optimizer auto.",
         group="Optimisation",
+        is_advanced=True,
         ge=0,
         lt=1,
         step=0.05,
@@ -153,25 +187,18 @@ class TrainParameters(Parameters):
     weight_decay: float = parameter(
         1e-4,
         "Weight decay",
-        "Decay of the weights a step.",
+        "Decay of the weights per step. Not with optimizer auto.",
         group="Optimisation",
+        is_advanced=True,
         ge=0,
         le=1,
         step=0.0001,
         also_called=("wd",),
     )
-    optimizer: Literal["sgd", "adamw"] = parameter(
-        "sgd",
-        "Optimizer",
-        "SGD with momentum, or AdamW.",
-        group="Optimisation",
-        is_advanced=True,
-        also_called=("opt", "opt_func"),
-    )
     scheduler: Literal["cosine", "constant"] = parameter(
         "cosine",
         "Schedule",
-        "Learning rate over time: cosine with a short warm-up, or constant.",
+        "Learning rate over time: cosine with a short warm-up, or constant. Not with optimizer auto.",
         group="Optimisation",
         is_advanced=True,
         also_called=("sched", "lr_scheduler", "cos_lr"),
@@ -179,7 +206,7 @@ class TrainParameters(Parameters):
     label_smoothing: float = parameter(
         0.0,
         "Label smoothing",
-        "Share of the target spread over all classes.",
+        "Share of the target spread over all classes; with optimizer auto, 0 means 0.1 for a whole network.",
         group="Optimisation",
         is_advanced=True,
         ge=0,
@@ -217,13 +244,13 @@ class TrainParameters(Parameters):
         also_called=("time", "time_limit", "max_time"),
     )
     cached_views: int = parameter(
-        0,
+        -1,
         "Cached views",
         "Augmented views of each image to train on beside the plain one, where only the head is trained; each costs as "
-        "much time again.",
+        "much time again. -1 chooses two where that takes seconds, else none.",
         group="Optimisation",
         is_advanced=True,
-        ge=0,
+        ge=-1,
         le=16,
     )
     seed: int = parameter(
@@ -254,6 +281,14 @@ class TrainParameters(Parameters):
         group="Optimisation",
         is_advanced=True,
         also_called=("amp", "half", "dtype", "fp16", "bf16", "mixed_precision"),
+    )
+    evaluate_only: bool = parameter(
+        False,
+        "Evaluate only",
+        "Trains nothing: the weights file is evaluated on the data set, on its test split where it has one.",
+        group="Output",
+        is_advanced=True,
+        also_called=("test_only", "eval_only", "val_only"),
     )
     output_folder: str = parameter(
         "",
@@ -316,15 +351,16 @@ class TrainParameters(Parameters):
     )
 
     def check_consistency(self) -> None:
-        """Refuse a head trained on a random backbone, and a stem that ImageNet weights do not have."""
+        """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights do not have."""
+        if self.evaluate_only and (self.resume_from or not self.model_weight_file):
+            raise ParameterError(
+                "'evaluate_only' evaluates weights without training; "
+                "expected a 'model_weight_file' and no 'resume_from'"
+            )
         if self.feature_extract and not self.use_pretrained and not self.model_weight_file:
             raise ParameterError(
                 "'feature_extract' trains only the head, but with 'use_pretrained' False and no "
                 "'model_weight_file' the backbone would stay random; set one of the three"
-            )
-        if self.epochs == 0 and (self.resume_from or not self.model_weight_file):
-            raise ParameterError(
-                "'epochs' of 0 evaluates weights without training; expected a 'model_weight_file' and no 'resume_from'"
             )
         if self.small_input_stem and self.use_pretrained and not self.model_weight_file:
             raise ParameterError(
@@ -336,6 +372,11 @@ class TrainParameters(Parameters):
 def find_unused(values: TrainParameters) -> dict[str, str]:
     """Return the parameters that have no effect beside the others, each with the reason."""
     reasons = {name: explain(values) for name, explain in REASONS_UNUSED.items()}
+    if values.optimizer == "auto":
+        reasons |= dict.fromkeys(("momentum", "weight_decay", "scheduler"), "the optimizer auto chooses by itself")
+        if values.feature_extract:
+            without_epochs = ("epochs", "learning_rate", "batch_size", "early_stopping_patience", "time_limit_minutes")
+            reasons |= dict.fromkeys(without_epochs, "the head is solved at once, without epochs")
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -24,7 +24,7 @@ def draw_thresholds(curves: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     """Draw what each threshold keeps, and how many of the answers kept are right; beside it the same for each class.
 
     Args:
-        curves: Result of `resnetkit.results.decisions.compute_curves`.
+        curves: Result of `resnetkit.evaluation.decisions.compute_curves`.
         theme: Colours.
     """
     per_class = curves["per_class"]
@@ -52,7 +52,7 @@ def draw_class_curves(
     """Draw ROC and precision-recall curves of each class against all others.
 
     Args:
-        per_class: `per_class` of `resnetkit.results.decisions.compute_curves`.
+        per_class: `per_class` of `resnetkit.evaluation.decisions.compute_curves`.
         areas: Area under the ROC curve of each class, by its name.
         theme: Colours.
     """

@@ -72,7 +72,7 @@ def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, classes: Sequ
         "weighted_avg": _compute_average(labels, predictions, "weighted"),
         "confusion_matrix": _compute_confusion_matrix(labels, predictions, len(classes)),
         "top_confusions": _find_top_confusions(labels, predictions, classes),
-        "expected_calibration_error": _sum_calibration_gaps(calibration),
+        "expected_calibration_error": sum_calibration_gaps(calibration),
         "calibration": calibration,
     }
 
@@ -109,6 +109,13 @@ def compute_calibration(
         }
         for index, count in enumerate(counts)
     ]
+
+
+def sum_calibration_gaps(calibration: Sequence[dict[str, Any]]) -> float:
+    """Return the expected calibration error of the bins of `compute_calibration`."""
+    filled = [row for row in calibration if row["count"]]
+    total = sum(row["count"] for row in filled)
+    return sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled) / total
 
 
 def compute_wilson_intervals(num_right: Any, num_images: Any) -> np.ndarray:
@@ -273,9 +280,3 @@ def _find_top_confusions(labels: np.ndarray, predictions: np.ndarray, classes: S
         {"true": classes[pairs[0, index]], "predicted": classes[pairs[1, index]], "count": int(counts[index])}
         for index in order
     ]
-
-
-def _sum_calibration_gaps(calibration: Sequence[dict[str, Any]]) -> float:
-    filled = [row for row in calibration if row["count"]]
-    total = sum(row["count"] for row in filled)
-    return sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled) / total

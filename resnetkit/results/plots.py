@@ -76,6 +76,51 @@ def to_array(figure: Figure) -> np.ndarray:
     return np.array(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
+def draw_history(history: Sequence[Mapping[str, Any]], best: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
+    """Draw what training did: curves over the epochs, or the path of a solved head over its strengths.
+
+    Args:
+        history: See `ReportData`.
+        best: The epoch or strength that was kept.
+        theme: Colours.
+    """
+    if "strength" in history[0]:
+        return draw_strengths(history, best["strength"], theme)
+    return draw_training_curves(history, best["epoch"], theme)
+
+
+def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, theme: Theme = LIGHT) -> Figure:
+    """Draw loss and accuracy of a solved head over the strength of the fit.
+
+    Args:
+        history: One row per strength and scaling, see `ReportData`.
+        chosen: The strength that was kept, marked by a dotted line.
+        theme: Colours.
+    """
+    # Of the two ways to scale the features, the one that was kept.
+    scaling = next((row["scaling"] for row in history if row.get("is_chosen")), history[0]["scaling"])
+    rows = [row for row in history if row["scaling"] == scaling]
+    strengths = [row["strength"] for row in rows]
+    figure = make_figure(11.0, 3.4, theme)
+    panels: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+        ("Loss", (("train_loss", "training"), ("val_loss", "validation"))),
+        ("Held-out loss, calibrated", (("held_out_loss", ""),)),
+        ("Accuracy in %", (("val_accuracy", "validation"),)),
+    )
+    for axes, (title, curves) in zip(figure.subplots(1, 3), panels, strict=True):
+        style_axes(axes, theme, title)
+        for key, label in curves:
+            values = _get_column(rows, key) * (100 if key == "val_accuracy" else 1)
+            color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
+            axes.plot(strengths, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.8)
+        axes.axvline(chosen, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
+        axes.set_xscale("log")
+        axes.set_xlabel("strength of the fit (C)", color=theme.muted)
+        if len(curves) > 1:
+            add_legend(axes, theme)
+    return figure
+
+
 def draw_training_curves(
     history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, theme: Theme = LIGHT
 ) -> Figure:

@@ -1,7 +1,7 @@
 """The report of a training or evaluation: one page that needs no network, and what it shows as picture files.
 
 Fill a `ReportData` and hand it to `write_report`: pictures come from `pictures`, figures from `metrics` and
-`decisions`, exports from the room of that name.
+`judging`, exports from the room of that name.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from resnetkit.results.plots import (
     LIGHT,
     Theme,
     draw_confusion_matrix,
+    draw_history,
     draw_reliability,
-    draw_training_curves,
     encode_pdf,
     encode_png,
     to_array,
@@ -122,11 +122,13 @@ class ReportData:
         counts: Images of each class after unreadable ones were left out, by split: train, val and, where there is
             one, test, or evaluation alone; each a sequence as long as `classes`.
         splits: Figures of each split that was evaluated, the one of the headline first.
-        history: One row an epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
-            train_accuracy where measured; other keys are ignored. Empty where nothing was trained.
-        best_epoch: Number of the epoch whose weights were kept.
+        history: One row per epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
+            train_accuracy where measured; or one per strength of a solved head: scaling, strength, train_loss,
+            val_loss, val_accuracy, held_out_loss; other keys are ignored. Empty where nothing was trained.
+        best: What was kept: epoch or strength, val_accuracy, val_loss.
         findings: `DataReport.to_dict()`: each of its lists becomes a section; None where nobody looked.
         samples: Pictures of the data set, see `collect_samples`.
+        reasons: What the training chose by itself, a sentence for each name.
         parameters: Names and values as they were used.
         unused: Parameters that had no effect, and why, by name.
         versions: Names and versions of libraries, Python and system.
@@ -143,9 +145,10 @@ class ReportData:
     counts: Mapping[str, Sequence[int]]
     splits: Sequence[SplitFigures]
     history: Sequence[Mapping[str, Any]] = ()
-    best_epoch: int | None = None
+    best: Mapping[str, Any] = field(default_factory=dict)
     findings: Mapping[str, Any] | None = None
     samples: Sequence[SamplePicture] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -297,7 +300,7 @@ def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
 def _list_charts(data: ReportData) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
     """Yield the name of each chart, which is its file's, and what draws it."""
     if data.history:
-        yield "curves", lambda theme: draw_training_curves(data.history, data.best_epoch, theme)
+        yield "curves", lambda theme: draw_history(data.history, data.best, theme)
     for split in data.splits:
         yield from _list_split_charts(data.classes, split)
 

@@ -1,4 +1,4 @@
-"""A training of no epochs: its weights file is evaluated on the data set, and nothing is trained."""
+"""With `evaluate_only`: the weights file is evaluated on the data set, and nothing is trained."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
@@ -22,7 +23,7 @@ from resnetkit.machine.threads import fix_thread_count
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.outcome import TrainingResult, conclude
 from resnetkit.training.run import Run, open_run
-from resnetkit.training.state import Row
+from resnetkit.training.state import Row, find_best
 from resnetkit.training.tracking import Tracker, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
@@ -62,14 +63,33 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
     with closing(run.learner), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
         for row in run.state.history:
             tracker.log_epoch(row)
-        run.learner.prepare(run.folder, progress)
+        run.adopt(run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)))
         run.timings["preparation"] = time.monotonic() - began
-        reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
+        if run.recipe.is_solved:
+            reason = _solve(run, tracker)
+        else:
+            reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
         run.timings["training"] = sum(row["seconds"] for row in run.state.history)
         result = conclude(run, reason, began)
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)
     return result
+
+
+def _solve(run: Run, tracker: Tracker) -> str:
+    """Solve the head for every strength, keep the best; return in words which one that is."""
+    if not run.state.history:
+        assert isinstance(run.learner, HeadLearner)
+        began = time.monotonic()
+        path = run.learner.solve(run.progress)
+        run.finish_path(path, time.monotonic() - began)
+        for row in run.state.history:
+            tracker.log_epoch(row)
+        run.progress.on_epoch()
+        logger.info("%s", path.reason)
+    best = find_best(run.state.history)
+    assert best is not None
+    return f"solved the head for {len(run.state.history)} strengths and kept {best['strength']:g}"
 
 
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
@@ -89,9 +109,9 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
 
 
 def _find_reason_to_end(run: Run, deadline: float) -> str | None:
-    parameters, state = run.parameters, run.state
+    parameters, recipe, state = run.parameters, run.recipe, run.state
     patience = parameters.early_stopping_patience
-    if state.epoch >= parameters.epochs:
+    if state.epoch >= recipe.epochs:
         return f"trained {state.epoch} epochs"
     if patience and state.epochs_without_progress >= patience:
         return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
@@ -103,14 +123,14 @@ def _find_reason_to_end(run: Run, deadline: float) -> str | None:
 def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     """Take every training image once, then look at the validation split; return the figures of the epoch."""
     began = time.monotonic()
-    learner, parameters = run.learner, run.parameters
+    learner, recipe = run.learner, run.recipe
     num_batches = learner.count_batches()
     figures = _Figures()
-    with run.progress.show(f"epoch {epoch + 1}/{parameters.epochs}", num_batches, unit="batch") as bar:
+    with run.progress.show(f"epoch {epoch + 1}/{recipe.epochs}", num_batches, unit="batch") as bar:
         learner.module.train()
         for batch, (inputs, targets) in enumerate(run.progress.watch(learner.read_batches(epoch))):
             step = epoch * num_batches + batch
-            learning_rate = compute_learning_rate(parameters, step, parameters.epochs * num_batches)
+            learning_rate = compute_learning_rate(recipe, step, recipe.epochs * num_batches)
             if step == 0:
                 run.show_batch(inputs)
             for group in optimizer.param_groups:
@@ -169,7 +189,7 @@ class _Figures:
 
 def _validate(run: Run) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
-    predictions = run.validation = run.learner.predict("val", run.progress)
+    predictions = run.learner.predict("val", run.progress)
     logits = torch.from_numpy(predictions.logits)
     loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
     return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
@@ -180,7 +200,7 @@ def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> Non
         return
     raise TrainingDivergedError(
         f"the loss became {loss} at step {step + 1} with a learning rate of {learning_rate:.3g}; "
-        f"expected a finite number. Try learning_rate={run.parameters.learning_rate / 10:g}"
+        f"expected a finite number. Try learning_rate={run.recipe.learning_rate / 10:g}"
         f"{'' if run.parameters.precision == 'fp32' else ' or precision=fp32'}"
     )
 
@@ -191,8 +211,9 @@ def _explain_failures(run: Run) -> Iterator[None]:
     try:
         yield
     except TrainingStopped as error:
+        where = "" if run.recipe.is_solved else f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
         raise TrainingStopped(
-            f"stopped on request in epoch {run.state.epoch + 1} of {run.parameters.epochs}; {run.describe_kept()}",
+            f"stopped on request{where}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,
             run.folder,
         ) from error
@@ -209,7 +230,7 @@ def _explain_memory(error: Exception, run: Run) -> MemoryError | None:
     text = str(error).lower()
     if not isinstance(error, MemoryError) and not any(sign in text for sign in _OUT_OF_MEMORY):
         return None
-    size, batch_size = run.parameters.input_size, run.parameters.batch_size
+    size, batch_size = run.parameters.input_size, run.recipe.batch_size
     advice = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller 'input_size' or 'model_name'"
     return MemoryError(
         f"not enough memory for batches of {batch_size} images of {size}x{size}; try {advice}; {run.describe_kept()}"

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import Sample
 from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.exports.export import ExportedFile, ExportError
+from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import find_unused
+from resnetkit.results.calibration import fit_temperature
+from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
 from resnetkit.results.pictures import collect_samples
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, SplitFigures, write_report
 from resnetkit.runtimes.choice import open_runtime
@@ -27,7 +32,7 @@ from resnetkit.training.exports import export_model
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
 from resnetkit.training.state import Row
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
 from resnetkit.weights.models import load_model
 
 logger = get_logger()
@@ -90,16 +95,27 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     model = load_model(weights.metadata.model_name, state_dict, weights.metadata.small_input_stem)
     run.learner.load(model)
     started = time.monotonic()
-    judgements = {split: _judge(run, split) for split in _get_splits(run) if split != "train"}
+    predictions = {split: run.learner.predict(split, run.progress) for split in _get_splits(run) if split != "train"}
+    temperature = 1.0
+    if run.parameters.optimizer == "auto":
+        temperature = fit_temperature(predictions["val"].logits, predictions["val"].labels)
+        _divide_logits(model, temperature)
+    judgements = {split: _judge(run, split, found, temperature) for split, found in predictions.items()}
+    val, test = judgements["val"], judgements.get("test")
+    metadata = replace(
+        weights.metadata,
+        temperature=weights.metadata.temperature * temperature,
+        thresholds=tuple(tuple(row) for row in val.curves["thresholds"]),
+    )
+    write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
     run.timings["evaluation"] = time.monotonic() - started
     _write_predictions(run.folder, judgements.values())
-    val, test = judgements["val"], judgements.get("test")
     result = TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
-        best=weights.metadata.metrics,
+        best=metadata.metrics,
         metrics=val.to_dict(),
         test_metrics=test.to_dict() if test else None,
         reason=reason,
@@ -108,15 +124,15 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     failure: ExportError | None = None
     exports: list[ExportedFile] = []
     try:
-        exports = export_model(run, model, weights.metadata)
+        exports = export_model(run, model, metadata)
     except ExportError as error:  # figures and report of a finished training are not lost with it
         failure = error
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
     _write_metrics(run, result, exports)
-    source = NetworkSource.from_metadata(weights.metadata, lambda: state_dict)
+    source = NetworkSource.from_metadata(metadata, model.state_dict)
     runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
-    answering = Model(runtime, weights.metadata.preprocessing, weights.metadata.classes)
+    answering = Model(runtime, metadata.preprocessing, metadata.classes)
     _write_report(run, result, exports, [judgement.show(answering) for judgement in judgements.values()])
     refresh_latest(run.folder)
     if failure is not None:
@@ -124,10 +140,23 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     return result
 
 
-def _judge(run: Run, split: str) -> Judgement:
-    predictions = run.learner.predict(split, run.progress)
+def _divide_logits(model: nn.Module, temperature: float) -> None:
+    """Fold a temperature into the last layer, so that the file and every export carry it."""
+    with torch.no_grad():
+        for value in model.get_submodule("fc").parameters():
+            value.div_(temperature)
+
+
+def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -> Judgement:
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
-    return judge(split, run.dataset.classes, samples, softmax(predictions.logits))
+    judgement = judge(split, run.dataset.classes, samples, softmax(predictions.logits / temperature))
+    if temperature == 1:
+        return judgement
+    confidences = softmax(predictions.logits)
+    is_right = confidences.argmax(axis=1) == predictions.labels
+    before = sum_calibration_gaps(compute_calibration(confidences.max(axis=1), is_right))
+    further = {"temperature": temperature, "expected_calibration_error_before": before}
+    return replace(judgement, metrics={**judgement.metrics, **further})
 
 
 def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
@@ -156,10 +185,11 @@ def _write_report(
         weights_path=result.checkpoint,
         counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
         history=result.history,
-        best_epoch=result.best["epoch"],
+        best=result.best,
         splits=splits,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
+        reasons=run.recipe.reasons,
         parameters=run.parameters.model_dump(),
         unused=find_unused(run.parameters),
         versions=get_versions(),
@@ -185,7 +215,7 @@ def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedF
         "model_name": run.parameters.model_name,
         "classes": list(result.classes),
         "ended": result.reason,
-        "best": {name: result.best[name] for name in ("epoch", "val_accuracy", "val_loss")},
+        "best": dict(result.best),
         "validation": result.metrics,
         "test": result.test_metrics,
         "history": list(result.history),

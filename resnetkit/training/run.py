@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import Dataset, Sample, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start, initialize
-from resnetkit.learners.learner import ImageSplits, Learner, Predictions
+from resnetkit.learners.learner import ImageSplits, Learner
 from resnetkit.learners.optimization import (
     Loss,
     build_optimizer,
@@ -32,11 +31,12 @@ from resnetkit.learners.optimization import (
     compute_class_weights,
     load_optimizer,
 )
+from resnetkit.learners.recipe import Recipe, choose_recipe
 from resnetkit.machine.files import atomic_path, resolve_path, write_text
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.results.decisions import choose_thresholds
+from resnetkit.probing.linear_probe import ProbePath
 from resnetkit.results.pictures import tile_batch
 from resnetkit.results.plots import encode_png
 from resnetkit.training.run_folder import (
@@ -83,6 +83,7 @@ class Run:
     """
 
     parameters: TrainParameters
+    recipe: Recipe
     progress: Progress
     folder: Path
     splits: ImageSplits
@@ -92,9 +93,7 @@ class Run:
     loss: Loss
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
-    #: What the network said about the validation images after the last epoch.
-    validation: Predictions | None = None
-    _unsaved_best: tuple[ModelMetadata, Mapping[str, torch.Tensor]] | None = None
+    _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
 
@@ -112,25 +111,28 @@ class Run:
         return self.state.history[-1]["val_accuracy"] if self.state.history else None
 
     def describe(self, row: Row) -> ModelMetadata:
-        """Return what the checkpoint of the last epoch says about itself; nothing of it depends on time or place."""
+        """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
         settings = {name: value for name, value in self.parameters.model_dump().items() if name not in FREE_PARAMETERS}
         return ModelMetadata(
             model_name=self.parameters.model_name,
             classes=self.dataset.classes,
             preprocessing=self.preprocessing,
             small_input_stem=self.parameters.small_input_stem,
-            metrics={name: row[name] for name in ("epoch", "val_accuracy", "val_loss")},
+            metrics={name: row[name] for name in ("epoch", "strength", "val_accuracy", "val_loss") if name in row},
             versions=get_versions(),
-            training={**settings, "numerics": self.learner.numerics},
-            thresholds=self._choose_thresholds(),
+            training={**settings, "numerics": self.learner.numerics, "recipe": self.recipe.to_dict()},
         )
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Go on with the recipe that the learner made of the first one."""
+        self.recipe, self.state.recipe = recipe, recipe.to_dict()
 
     def open_optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer, in the state of the last finished epoch.
 
         Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
         """
-        optimizer = build_optimizer(self.parameters, self.learner.module.parameters())
+        optimizer = build_optimizer(self.recipe, self.learner.module.parameters())
         if self.state.optimizer:
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
@@ -143,12 +145,35 @@ class Run:
             weights, optimizer_state = copy_to_cpu(weights), copy_to_cpu(optimizer_state)
         best = self._unsaved_best
         if find_best([*state.history, row]) is row:
-            best = self.describe(row), self.learner.get_state_dict()
+            best = row, self.learner.get_state_dict()
         # All of it or, where memory was too small for a copy, nothing.
         self._unsaved_best, state.weights, state.optimizer = best, weights, optimizer_state
         state.history.append(row)
         if is_due:
             self.save()
+
+    def finish_path(self, path: ProbePath, seconds: float) -> None:
+        """Take up a solved head, and save it."""
+        rows: list[Row] = [
+            {
+                "scaling": solution.scaling,
+                "strength": solution.strength,
+                "train_loss": solution.train_loss,
+                "val_loss": solution.val_loss,
+                "val_accuracy": solution.val_accuracy,
+                "held_out_loss": solution.held_out_loss,
+                "iterations": solution.num_iterations,
+                "seconds": seconds / len(path.solutions),
+                "is_chosen": solution is path.chosen,
+            }
+            for solution in path.solutions
+        ]
+        best = find_best(rows)
+        assert best is not None
+        self._unsaved_best = best, self.learner.get_state_dict()
+        self.state.weights = self.learner.module.state_dict()
+        self.state.history.extend(rows)
+        self.save()
 
     def save(self) -> None:
         """Write what is not written yet of the finished epochs: best weights, history, and at last the state.
@@ -158,8 +183,8 @@ class Run:
         if self._num_saved == self.state.epoch:
             return
         if self._unsaved_best is not None:
-            metadata, weights = self._unsaved_best
-            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, metadata)
+            row, weights = self._unsaved_best
+            write_checkpoint(self.folder / BEST_CHECKPOINT, weights, self.describe(row))
             self._unsaved_best = None
         if not self._is_published:
             write_text(self.folder / CLASSES_FILE, "".join(f"{name}\n" for name in self.dataset.classes))
@@ -176,12 +201,6 @@ class Run:
             with atomic_path(self.folder / SAMPLES_NAME) as temporary:
                 temporary.write_bytes(encode_png(tile_batch(inputs, self.preprocessing), None))
 
-    def _choose_thresholds(self) -> tuple[tuple[float, float, float], ...]:
-        if self.validation is None:
-            return ()
-        rows = choose_thresholds(self.validation.labels, softmax(self.validation.logits))
-        return tuple((wanted, threshold, kept) for wanted, threshold, kept in rows)
-
     def _write_history(self) -> None:
         """Write the figures of all epochs as CSV."""
         buffer = io.StringIO()
@@ -194,7 +213,9 @@ class Run:
         """Say in words what a failed or stopped run leaves behind."""
         best = find_best(self.state.history[: self._num_saved])
         kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
-        if best is not None:
+        if best is not None and "strength" in best:
+            kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"
+        elif best is not None:
             kept = (
                 f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
                 f"kept; resume_from={self.folder} goes on after epoch {self._num_saved}"
@@ -210,8 +231,8 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
-    if parameters.epochs == 0:
-        raise ParameterError("'epochs' must be at least 1 to train, got 0; evaluate weights with `resnetkit evaluate`")
+    if parameters.evaluate_only:
+        raise ParameterError("'evaluate_only' trains nothing; expected False, got True; `resnetkit evaluate` evaluates")
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     if earlier_folder is None:
         output_folder = prepare_output_folder(parameters.output_folder)
@@ -221,17 +242,21 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     dataset = read_dataset(source, parameters.val_split, parameters.seed)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
-    splits = ImageSplits(dataset, start.preprocessing, parameters)
+    recipe = choose_recipe(parameters, len(dataset.train))
+    if earlier_folder is not None and earlier.recipe:
+        recipe = Recipe.from_dict(earlier.recipe)
+    splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
     timings = {"checking": time.monotonic() - began}
     splits.dataset = dataset
-    learner = _open_learner(parameters, start, splits)
+    learner = _open_learner(parameters, recipe, start, splits)
     state = TrainingState(
         parameters.model_dump(),
         Circumstances(_hash_dataset(dataset), start.content_hash, learner.numerics, torch.get_num_threads()),
         dataset.classes,
         weights=learner.module.state_dict(),
+        recipe=recipe.to_dict(),
     )
     if earlier_folder is None:
         folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
@@ -241,8 +266,8 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         learner.module.load_state_dict(dict(state.weights))
     write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    loss = Loss(parameters.label_smoothing, _weigh_classes(parameters, dataset))
-    return Run(parameters, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+    loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
+    return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
 
 def get_versions() -> dict[str, str]:
@@ -256,10 +281,11 @@ def get_versions() -> dict[str, str]:
     return versions
 
 
-def _open_learner(parameters: TrainParameters, start: Start, splits: ImageSplits) -> Learner:
+def _open_learner(parameters: TrainParameters, recipe: Recipe, start: Start, splits: ImageSplits) -> Learner:
     if parameters.feature_extract:
-        return HeadLearner(start, splits, parameters)
-    return NetworkLearner(start, splits, parameters, choose_numerics(parameters.device, parameters.precision))
+        return HeadLearner(start, splits, parameters, recipe)
+    numerics = choose_numerics(parameters.device, parameters.precision)
+    return NetworkLearner(start, splits, parameters, recipe, numerics)
 
 
 def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:

@@ -21,7 +21,7 @@ logger = get_logger()
 STATE_FILE = "state.pt"
 
 #: Figures of one epoch: epoch (from 1), train_loss, train_accuracy (None for mixed targets), val_loss, val_accuracy,
-#: learning_rate (of the last step), seconds.
+#: learning_rate (of the last step), seconds. Or of one strength of a solved head, see `Run.finish_path`.
 Row = dict[str, Any]
 
 #: Parameters that a resumed run may change: none of them has an influence on the weights of an epoch. What the
@@ -29,7 +29,8 @@ Row = dict[str, Any]
 FREE_PARAMETERS = frozenset(
     {
         "dataset_folder", "model_weight_file", "device", "precision", "num_workers", "time_limit_minutes",
-        "output_folder", "resume_from", "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
+        "output_folder", "resume_from", "evaluate_only",
+        "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
     }
 )  # fmt: skip
 
@@ -62,6 +63,7 @@ class TrainingState:
         history: One row of figures for each finished epoch.
         weights: State dict of what is trained: the whole network, or its head.
         optimizer: State dict of the optimizer; empty before the first epoch has ended.
+        recipe: How it is trained, `Recipe.to_dict()`; empty in runs from before there were recipes.
     """
 
     parameters: dict[str, Any]
@@ -70,6 +72,7 @@ class TrainingState:
     history: list[Row] = field(default_factory=list)
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -86,7 +89,13 @@ class TrainingState:
 
 
 def find_best(history: Sequence[Row]) -> Row | None:
-    """Return the row of the best epoch: highest validation accuracy, then lowest loss, then the earliest."""
+    """Return the best row: the one that a solved head chose, or the epoch of the highest validation accuracy.
+
+    Of epochs that are equal in accuracy the one of the lowest loss is the best, then the earliest.
+    """
+    for row in history:
+        if row.get("is_chosen"):
+            return row
     return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]), default=None)
 
 
@@ -136,7 +145,8 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
         ParameterError: A parameter differs; the message names it and both values.
     """
     for name, value in parameters.model_dump().items():
-        before = state.parameters.get(name)
+        # A parameter that is younger than the run means what training did before there was one.
+        before = state.parameters.get(name, value)
         if name in FREE_PARAMETERS or value == before:
             continue
         hint = "give the run's own value, or start a new run"

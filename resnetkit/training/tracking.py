@@ -46,6 +46,7 @@ class Tracker:
 
     def __init__(self, name: str, open_backend: Callable[[], _Backend] | None) -> None:
         self._name = name
+        self._num_rows = 0
         self._backend: _Backend | None = None
         if open_backend is not None:
             with self._guard():
@@ -59,10 +60,12 @@ class Tracker:
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Hand over the figures of an epoch."""
-        metrics = {name: float(value) for name, value in row.items() if name != "epoch" and value is not None}
+        metrics = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+        step = int(metrics.pop("epoch", self._num_rows + 1))
+        self._num_rows += 1
         with self._guard() as backend:
             if backend is not None:
-                backend.log_metrics(metrics, int(row["epoch"]))
+                backend.log_metrics(metrics, step)
 
     def log_result(self, result: TrainingResult) -> None:
         """Hand over the final figures, the report and the weights."""
@@ -72,7 +75,7 @@ class Tracker:
         names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME, "metrics.json", result.checkpoint.name)
         with self._guard() as backend:
             if backend is not None:
-                backend.log_metrics(figures, int(result.best["epoch"]))
+                backend.log_metrics(figures, int(result.best.get("epoch", self._num_rows)))
                 for name in names:
                     if (result.folder / name).is_file():
                         backend.log_file(result.folder / name)

@@ -52,6 +52,7 @@ class Architecture:
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
         depths: Blocks in each of the four stages.
         parameter_count: Learned values of the network with 1000 outputs.
+        gmacs: Billions of multiplications and additions for one image of 224x224 pixels.
         weights: The published weights, oldest first.
     """
 
@@ -59,6 +60,7 @@ class Architecture:
     block: str
     depths: tuple[int, int, int, int]
     parameter_count: int
+    gmacs: float
     weights: tuple[PublishedWeights, ...]
 
     @property
@@ -124,13 +126,18 @@ ARCHITECTURES = MappingProxyType(
     {
         architecture.name: architecture
         for architecture in (
-            Architecture("resnet18", "basic", (2, 2, 2, 2), 11_689_512, _publish("resnet18", IMAGENET1K_V1="f37072fd")),
-            Architecture("resnet34", "basic", (3, 4, 6, 3), 21_797_672, _publish("resnet34", IMAGENET1K_V1="b627a593")),
+            Architecture(
+                "resnet18", "basic", (2, 2, 2, 2), 11_689_512, 1.814, _publish("resnet18", IMAGENET1K_V1="f37072fd")
+            ),
+            Architecture(
+                "resnet34", "basic", (3, 4, 6, 3), 21_797_672, 3.664, _publish("resnet34", IMAGENET1K_V1="b627a593")
+            ),
             Architecture(
                 "resnet50",
                 "bottleneck",
                 (3, 4, 6, 3),
                 25_557_032,
+                4.089,
                 _publish("resnet50", IMAGENET1K_V1="0676ba61", IMAGENET1K_V2="11ad3fa6"),
             ),
             Architecture(
@@ -138,6 +145,7 @@ ARCHITECTURES = MappingProxyType(
                 "bottleneck",
                 (3, 4, 23, 3),
                 44_549_160,
+                7.801,
                 _publish("resnet101", IMAGENET1K_V1="63fe2227", IMAGENET1K_V2="cd907fc2"),
             ),
             Architecture(
@@ -145,6 +153,7 @@ ARCHITECTURES = MappingProxyType(
                 "bottleneck",
                 (3, 8, 36, 3),
                 60_192_808,
+                11.514,
                 _publish("resnet152", IMAGENET1K_V1="394f9c45", IMAGENET1K_V2="f82ba261"),
             ),
         )

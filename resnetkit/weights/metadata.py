@@ -30,8 +30,10 @@ class ModelMetadata:
         versions: Versions of the libraries that wrote the file.
         training: Parameters of the training and other facts for a reader; JSON values only.
         thresholds: For accuracies that a user may want of the answers kept, the confidence from which on validation
-            images reached them, see `resnetkit.results.decisions.choose_thresholds`: wanted accuracy, threshold, share
-            kept; in order. Empty where nobody measured.
+            images reached them, see `resnetkit.evaluation.decisions.choose_thresholds`: wanted accuracy, threshold,
+            share kept; in order. Empty where nobody measured.
+        temperature: What the logits were divided by after training, so that probabilities agree with how often the
+            answers are right; it is part of the last layer's weights already.
     """
 
     model_name: str
@@ -41,6 +43,7 @@ class ModelMetadata:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
     thresholds: tuple[tuple[float, float, float], ...] = ()
 
     def to_strings(self) -> dict[str, str]:
@@ -103,5 +106,7 @@ def _check_types(metadata: ModelMetadata) -> None:
         raise WeightsError(f"model {metadata.model_name!r} is none of {', '.join(ARCHITECTURES)}")
     if not isinstance(metadata.small_input_stem, bool):
         raise WeightsError("small_input_stem must be true or false")
+    if not isinstance(metadata.temperature, (int, float)) or not 0 < metadata.temperature < 1e6:
+        raise WeightsError(f"temperature must be a number above 0, got {metadata.temperature!r}")
     if not all(isinstance(part, dict) for part in (metadata.metrics, metadata.versions, metadata.training)):
         raise WeightsError("metrics, versions and training must be objects")

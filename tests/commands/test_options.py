@@ -138,8 +138,8 @@ def test_the_last_of_two_counts():
         (["a", "--epoch", "1"], "no option '--epoch'; did you mean '--epochs'?"),
         (["a", "--jsn"], "no option '--jsn'; did you mean '--json'?"),
         (["a", "--zzz"], "no option '--zzz'"),
-        (["a", "--epochs", "many"], "'epochs' must be an integer from 1 to 10000, got 'many'"),
-        (["a", "--optimizer=sdg"], "'optimizer' must be one of sgd, adamw, got 'sdg'; did you mean 'sgd'?"),
+        (["a", "--epochs", "many"], "'epochs' must be an integer from 0 to 10000, got 'many'"),
+        (["a", "--optimizer=sdg"], "'optimizer' must be one of auto, sgd, adamw, got 'sdg'; did you mean 'sgd'?"),
         (
             ["a", "--no-use-pretrained"],
             "'feature_extract' trains only the head, but with 'use_pretrained' False and no ",
@@ -199,5 +199,5 @@ def test_messages_go_back_to_what_they_were():
 
     logger = get_logger()
     before = logger.level, list(logger.handlers)
-    main(["train", "a", "--quiet", "--epochs=0"])
+    main(["train", "a", "--quiet", "--epochs=-1"])
     assert (logger.level, logger.handlers) == before

@@ -18,15 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetkit.data.augmentation import Changes
 from resnetkit.data.dataset import Sample
 from resnetkit.data.loading import Batch, ImageLoader, LoaderSettings
-from resnetkit.data.views import ImageMemory, _fit_short_side
+from resnetkit.data.views import ImageMemory, _reduce_short_side
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.reading import read_image
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 
 CROP = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
-AUGMENTATIONS = ("none", "basic", "strong")
+AUGMENTATIONS = ("none", "gentle", "basic", "strong")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def samples(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.Temp
 
 
 def open_loader(samples: Sequence[Sample], preprocessing: Preprocessing = CROP, **settings: object) -> ImageLoader:
-    return ImageLoader(samples, preprocessing, LoaderSettings(**settings))  # type: ignore[arg-type]
+    changes = Changes(str(settings.pop("augmentation", "basic")))
+    return ImageLoader(samples, preprocessing, LoaderSettings(changes, **settings))  # type: ignore[arg-type]
 
 
 def collect(batches: Iterator[Batch]) -> dict[int, bytes]:
@@ -147,9 +149,9 @@ def test_large_images_are_reduced_by_averages_first(photographs: Mapping[str, np
 
 def test_images_that_would_lose_less_than_half_of_their_pixels_are_not_reduced() -> None:
     image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
-    np.testing.assert_array_equal(_fit_short_side(image, 71), image)
-    np.testing.assert_array_equal(_fit_short_side(image[:50], 71), image[:50])
-    assert _fit_short_side(image, 70).shape == (70, 84, 3)
+    np.testing.assert_array_equal(_reduce_short_side(image, 71), image)
+    np.testing.assert_array_equal(_reduce_short_side(image[:50], 71), image[:50])
+    assert _reduce_short_side(image, 70).shape == (70, 84, 3)
 
 
 # --- Keeping ---
@@ -278,6 +280,7 @@ from pathlib import Path
 print("main script runs", flush=True)
 sys.path.insert(0, sys.argv[1])
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.data.augmentation import Changes
 from resnetkit.data.dataset import Sample
 from resnetkit.data.loading import ImageLoader, LoaderSettings
 

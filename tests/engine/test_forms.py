@@ -250,7 +250,7 @@ def test_steps_stay_within_the_bounds(plugin: str, name: str, open_panel: Callab
         ("train_resnet", "momentum", "0.95", 1, "0.95"),  # below 1, not 1
         ("train_resnet", "momentum", "0.05", -1, "0.0"),
         ("train_resnet", "momentum", "0.1", 2, "0.2"),  # not 0.20000000000000004
-        ("train_resnet", "learning_rate", "0.0001", -1, "0.0001"),  # above 0, not 0
+        ("train_resnet", "learning_rate", "0.0001", -1, "0.0"),
         ("train_resnet", "learning_rate", "0.001", -1, "0.0009"),
         ("infer_resnet", "input_size", "1000", 1, "1024"),
         ("infer_resnet", "input_size", "9000", -1, "1024"),
@@ -281,7 +281,7 @@ def list_wrong_values() -> Iterator[tuple[str, str, str]]:
         elif declaration.examples:
             yield from ((plugin, name, text) for text in ("", "toaster"))
     yield "train_resnet", "momentum", "1"
-    yield "train_resnet", "learning_rate", "0"
+    yield "train_resnet", "learning_rate", "-0.1"
 
 
 @pytest.mark.parametrize(("plugin", "name", "text"), [*list_wrong_values()])

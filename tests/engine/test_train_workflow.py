@@ -139,8 +139,10 @@ def test_outputs_serve_other_tasks(workflow, training, three_digits):
     assert training.get_output(3).get_path() == training.get_checkpoint()
 
 
-def test_no_epochs_evaluate_weights(workflow, training, trained_run, digits_folder, tmp_path):
-    training.set_parameters({"dataset_folder": str(digits_folder), "epochs": 0, "model_weight_file": str(trained_run)})
+def test_weights_are_evaluated_without_training(workflow, training, trained_run, digits_folder, tmp_path):
+    training.set_parameters(
+        {"dataset_folder": str(digits_folder), "evaluate_only": True, "model_weight_file": str(trained_run)}
+    )
     workflow.run()
     (folder,) = list_runs(tmp_path / "runs")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -154,10 +156,10 @@ def test_no_epochs_evaluate_weights(workflow, training, trained_run, digits_fold
     assert np.ptp(training.get_output(1).get_image()) > 100
 
 
-def test_no_epochs_and_no_weights_are_refused(workflow, training, three_digits):
-    training.set_parameters({"dataset_folder": str(three_digits), "epochs": 0})
+def test_an_evaluation_of_nothing_is_refused(workflow, training, three_digits):
+    training.set_parameters({"dataset_folder": str(three_digits), "evaluate_only": True})
     with pytest.raises(
-        RuntimeError, match=r"'epochs' of 0 evaluates weights without training; expected a 'model_weight_file'"
+        RuntimeError, match=r"'evaluate_only' evaluates weights without training; expected a 'model_weight_file'"
     ):
         workflow.run()
 

@@ -16,11 +16,12 @@ from sklearn.datasets import load_digits
 
 from resnetkit.data.dataset import read_dataset
 from resnetkit.images.preprocessing import Preprocessing, normalize
-from resnetkit.learners.features import FeatureStore
 from resnetkit.learners.head import _NEEDED_LATER, HeadLearner
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine.progress import Progress
+from resnetkit.probing.features import FeatureStore
 from resnetkit.training.loop import train
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights
@@ -39,7 +40,9 @@ def make_head(three_digits, make_parameters, backbone, tmp_path):
         parameters = make_parameters(**settings)
         dataset = read_dataset(three_digits, 0.2, 0)
         start = initialize(parameters, dataset.classes)
-        learner = HeadLearner(start, ImageSplits(dataset, start.preprocessing, parameters), parameters)
+        recipe = choose_recipe(parameters, len(dataset.train))
+        splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
+        learner = HeadLearner(start, splits, parameters, recipe)
         learners.append(learner)
         learner.prepare(tmp_path, Progress())
         return learner, start
@@ -131,7 +134,8 @@ def test_threads_in_place_of_reading_processes_keep_images_too(three_digits, mak
     shutil.copytree(three_digits, tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", 0.2, 0)
     preprocessing = Preprocessing(32, 36, "crop", IMAGENET_MEAN, IMAGENET_STD)
-    splits = ImageSplits(dataset, preprocessing, make_parameters(num_workers=2))
+    parameters = make_parameters(num_workers=2)
+    splits = ImageSplits(dataset, preprocessing, parameters, choose_recipe(parameters, len(dataset.train)))
     with closing(splits):
         first = torch.cat([batch.images for batch in splits.open("train").plain(8)])
         shutil.rmtree(tmp_path / "data")
@@ -208,7 +212,7 @@ def test_a_store_gives_back_what_was_written(tmp_path, memory_bound):
 def test_a_mapped_file_changes_nothing(three_digits, make_parameters, backbone, monkeypatch):
     parameters = make_parameters(feature_extract=True, model_weight_file=str(backbone))
     in_memory = train(parameters, three_digits).checkpoint.read_bytes()
-    monkeypatch.setattr("resnetkit.learners.features.FeatureStore.__init__.__defaults__", (0,))
+    monkeypatch.setattr("resnetkit.probing.features.FeatureStore.__init__.__defaults__", (0,))
     on_disk = train(parameters, three_digits)
     assert on_disk.checkpoint.read_bytes() == in_memory
     assert not [path for path in on_disk.folder.iterdir() if "features" in path.name]

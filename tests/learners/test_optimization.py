@@ -17,17 +17,19 @@ from resnetkit.learners.optimization import (
     compute_learning_rate,
     load_optimizer,
 )
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.runtimes.network import RuntimeOptionError
 
 
 def make(**values):
-    return TrainParameters().updated(values)
+    """The recipe of an optimizer that was asked for."""
+    return choose_recipe(TrainParameters().updated({"optimizer": "sgd", "feature_extract": False, **values}), 100)
 
 
 def test_cosine_warms_up_peaks_and_ends_near_zero():
-    parameters = make(learning_rate=0.1)
-    rates = [compute_learning_rate(parameters, step, 1000) for step in range(1000)]
+    recipe = make(learning_rate=0.1)
+    rates = [compute_learning_rate(recipe, step, 1000) for step in range(1000)]
     assert rates[0] < 0.1 / 40
     assert np.argmax(rates) == 50
     assert max(rates) == pytest.approx(0.1)
@@ -71,7 +73,7 @@ def test_optimizers_take_their_settings(name, kind):
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_an_optimizer_goes_on_whatever_the_layout_in_which_it_was_saved(name):
-    parameters = TrainParameters().updated({"optimizer": name})
+    recipe = choose_recipe(TrainParameters().updated({"optimizer": name, "feature_extract": False}), 100)
     generator = torch.Generator().manual_seed(0)
     start, *gradients = torch.randn(5, 8, 4, 3, 3, generator=generator)
 
@@ -81,7 +83,7 @@ def test_an_optimizer_goes_on_whatever_the_layout_in_which_it_was_saved(name):
 
     def make(layout):
         weights = torch.nn.Parameter(start.clone(memory_format=layout))
-        return weights, build_optimizer(parameters, [weights])
+        return weights, build_optimizer(recipe, [weights])
 
     expected, optimizer = make(torch.contiguous_format)
     for gradient in gradients[:2]:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnetkit.evaluation.decisions import compute_curves
 from resnetkit.exports.export import ExportedFile
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.results.decisions import compute_curves
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.page_text import describe_finding, describe_sizes, format_duration, format_percent, format_size
 from resnetkit.results.pictures import Mistake, SamplePicture
@@ -83,7 +83,7 @@ def _make_data(photo: np.ndarray, classes: list[str], **changes: Any) -> ReportD
         weights_path=Path.home() / "runs" / "best.safetensors",
         counts={"train": [10 + index for index in range(len(classes))], "val": np.bincount(labels).tolist()},
         history=history,
-        best_epoch=2,
+        best={"epoch": 2},
         findings={},
         splits=[
             SplitFigures(
@@ -250,7 +250,7 @@ def test_an_evaluation_speaks_of_no_training(photo: np.ndarray, tmp_path: Path) 
             splits=[SplitFigures("evaluation", *figures, [mistake])],
             counts={"evaluation": np.bincount(labels, minlength=22).tolist()},
             history=(),
-            best_epoch=None,
+            best={},
             findings=None,
             parameters={"model_name": "resnet18"},
         ),

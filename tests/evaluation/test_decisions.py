@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
-from resnetkit.results.decisions import (
+from resnetkit.evaluation.decisions import (
     WANTED_ACCURACIES,
     choose_thresholds,
     compute_class_curves,
     compute_curves,
     compute_threshold_curve,
 )
+from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
 from resnetkit.results.plots import DARK, LIGHT, to_array
 
 

@@ -1,0 +1,1 @@
+"""The last layer solved to its optimum on the features of a frozen backbone."""
