@@ -12,7 +12,8 @@ from ikomia.utils import qtconversion
 from resnetkit.forms.panel import ParametersPanel
 from resnetkit.forms.rules import FieldRules
 from resnetkit.machine.files import resolve_path
-from resnetkit.parameters.training import REASONS_UNUSED, TrainParameters
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.parameters.unused import REASONS_UNUSED
 
 if TYPE_CHECKING:
     from resnetkit.parameters.adapter import ParametersAdapter

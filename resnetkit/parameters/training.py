@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
@@ -351,7 +349,7 @@ class TrainParameters(Parameters):
     )
 
     def check_consistency(self) -> None:
-        """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights do not have."""
+        """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights lack."""
         if self.evaluate_only and (self.resume_from or not self.model_weight_file):
             raise ParameterError(
                 "'evaluate_only' evaluates weights without training; "
@@ -367,41 +365,3 @@ class TrainParameters(Parameters):
                 "'small_input_stem' changes the first layer, which ImageNet weights do not fit; "
                 "set 'use_pretrained' to False or give a 'model_weight_file'"
             )
-
-
-def find_unused(values: TrainParameters) -> dict[str, str]:
-    """Return the parameters that have no effect beside the others, each with the reason."""
-    reasons = {name: explain(values) for name, explain in REASONS_UNUSED.items()}
-    if values.optimizer == "auto":
-        reasons |= dict.fromkeys(("momentum", "weight_decay", "scheduler"), "the optimizer auto chooses by itself")
-        if values.feature_extract:
-            without_epochs = ("epochs", "learning_rate", "batch_size", "early_stopping_patience", "time_limit_minutes")
-            reasons |= dict.fromkeys(without_epochs, "the head is solved at once, without epochs")
-    return {name: reason for name, reason in reasons.items() if reason}
-
-
-def _explain_use_pretrained(values: TrainParameters) -> str:
-    return "training starts from the weights file" if values.model_weight_file else ""
-
-
-def _explain_augmentation(values: TrainParameters) -> str:
-    if values.feature_extract and not values.cached_views:
-        return "the head is trained on plain views, unless 'Cached views' is above 0"
-    return ""
-
-
-def _explain_cached_views(values: TrainParameters) -> str:
-    if not values.feature_extract:
-        return "the whole network is trained"
-    # At 0, either field of a form must stay open: each would wait for the other.
-    return "there is no augmentation" if values.augmentation == "none" and values.cached_views else ""
-
-
-#: What says why a parameter has no effect, by its name; empty where it has one.
-REASONS_UNUSED: Mapping[str, Callable[[TrainParameters], str]] = MappingProxyType(
-    {
-        "use_pretrained": _explain_use_pretrained,
-        "augmentation": _explain_augmentation,
-        "cached_views": _explain_cached_views,
-    }
-)

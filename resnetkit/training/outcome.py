@@ -21,7 +21,7 @@ from resnetkit.exports.export import ExportedFile, ExportError
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
-from resnetkit.parameters.training import find_unused
+from resnetkit.parameters.unused import find_unused
 from resnetkit.results.calibration import fit_temperature
 from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
 from resnetkit.results.pictures import collect_samples
