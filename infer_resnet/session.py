@@ -15,7 +15,7 @@ from infer_resnet.inputs import read_image_input, select_shapes
 from infer_resnet.outputs import draw_heatmaps, fill_embeddings, fill_graphics, fill_table
 from infer_resnet.saving import ResultFiles
 from resnetkit.answers.drawing import Color, annotate, make_colors
-from resnetkit.answers.loader import Loader, describe, summarize
+from resnetkit.answers.loader import Loader, choose_threshold, describe, summarize
 from resnetkit.answers.model import UNKNOWN, AnswerOptions, Model, Prediction
 from resnetkit.answers.probabilities import ProbabilitySmoother
 from resnetkit.images.boxes import Box, crop_box
@@ -49,6 +49,7 @@ class Session:
         self._names: tuple[str, ...] = ()
         self._colors: list[Color] = []
         self._logged = ""
+        self._threshold = 0.0
 
     def load(self, values: InferParameters) -> Model:
         """Return the model of the parameters; what was loaded is logged once, and its names are the task's."""
@@ -57,7 +58,8 @@ class Session:
         if text != self._logged:
             logger.info("%s", text)
             self._logged = text
-        self._set_names((*model.classes, UNKNOWN) if values.confidence_threshold > 0 else model.classes)
+        self._threshold = choose_threshold(values, self._loader.weights)
+        self._set_names((*model.classes, UNKNOWN) if self._threshold > 0 else model.classes)
         return model
 
     def describe(self, values: InferParameters) -> dict[str, Any]:
@@ -117,7 +119,7 @@ class Session:
             adjust = partial(self.smoother.update, share=values.smoothing, stream=stream)
         else:
             self.smoother.reset()
-        prediction = model.predict([image], AnswerOptions.from_parameters(values), adjust)[0]
+        prediction = model.predict([image], AnswerOptions.from_parameters(values, self._threshold), adjust)[0]
         # For the engine's own accessors, such as `get_whole_image_results`.
         scores = prediction.top_k
         self._task.set_whole_image_results([each.label for each in scores], [str(each.confidence) for each in scores])
@@ -132,7 +134,7 @@ class Session:
                 items.append(item)
                 boxes.append(box)
                 crops.append(crop)
-        predictions = model.predict(crops, AnswerOptions.from_parameters(values))
+        predictions = model.predict(crops, AnswerOptions.from_parameters(values, self._threshold))
         for item, prediction in zip(items, predictions, strict=True):
             # The name after the last class is `unknown`.
             self._task.add_object(item, prediction.index % len(self._names), prediction.confidence)

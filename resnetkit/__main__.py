@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a classifier on a folder or table of images",
     "classify": "classify files, folders and lists of images into a table",
     "similar": "find the images of a folder that are most like another one",
+    "evaluate": "measure how right a model is on labelled images",
+    "compare": "compare trainings and evaluations",
 }
 
 

@@ -29,6 +29,7 @@ ROOMS = (
     "sources",
     "data",
     "results",
+    "evaluation",
     "exports",
     "probing",
     "learners",

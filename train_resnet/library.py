@@ -26,6 +26,7 @@ REQUIRED_MODULES = (
     "typing_extensions",
     "tqdm",
     "sklearn",
+    "scipy",
     "jinja2",
     "onnx",
     "onnxscript",

@@ -20,6 +20,7 @@ with pause_garbage_collection():
     from ikomia.dnn.dnntrain import TrainProcess  # It imports mlflow.
 
 if TYPE_CHECKING:
+    from resnetkit.training.evaluating import EvaluationResult
     from resnetkit.training.outcome import TrainingResult
 
 logger = get_logger()
@@ -87,7 +88,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
 
     def get_progress_steps(self) -> int:
         """Return the number of steps of Studio's progress bar: one an epoch."""
-        return int(self._get_values().epochs)
+        return max(1, int(self._get_values().epochs))
 
     def stop(self) -> None:
         """End training within one batch; the best weights and the state of the last epoch stay."""
@@ -99,10 +100,11 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         return self._checkpoint
 
     def run(self) -> None:
-        """Train (called by the engine)."""
+        """Train, or only evaluate (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         with pause_garbage_collection():
             from resnetkit.machine.progress import Progress, TrainingStopped
+            from resnetkit.training.evaluating import evaluate_weights
             from resnetkit.training.loop import train
 
         self.begin_task_run()
@@ -114,14 +116,18 @@ class TrainResnet(SetParametersMixin, TrainProcess):
             self.get_output(index).auto_save = False
         progress = Progress(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
         with speak_as(NAME):
+            values = self._get_values()
             try:
-                result = train(self._get_values(), self._find_dataset(), progress)
+                run = evaluate_weights if values.evaluate_only else train
+                result = run(values, self._find_dataset(), progress)
             except TrainingStopped as stopped:
                 logger.warning("%s", stopped)
                 self._set_checkpoint(stopped.checkpoint)
             else:
                 self._set_checkpoint(result.checkpoint)
                 self._show(result)
+                if values.evaluate_only:
+                    self.emit_step_progress()
         self.end_task_run()
 
     def _get_values(self) -> TrainParameters:
@@ -147,15 +153,16 @@ class TrainResnet(SetParametersMixin, TrainProcess):
             self._checkpoint = str(checkpoint)
             self.get_output(_CHECKPOINT).set_path(self._checkpoint)
 
-    def _show(self, result: TrainingResult) -> None:
+    def _show(self, result: TrainingResult | EvaluationResult) -> None:
         from resnetkit.images.reading import read_image
 
-        self.get_output(_CURVES).set_image(read_image(result.curves))
+        if result.curves.is_file():
+            self.get_output(_CURVES).set_image(read_image(result.curves))
         self.get_output(_CONFUSION).set_image(read_image(result.confusion))
         rows = result.metrics["per_class"]
         table = self.get_output(_TABLE)
         names = [row["name"] for row in rows]
-        for column in ("precision", "recall", "f1", "support"):
+        for column in ("precision", "recall", "specificity", "f1", "support"):
             digits = 0 if column == "support" else 4
             table.add_value_list([f"{row[column]:.{digits}f}" for row in rows], column, names)
         if self.get_output(_CHECKPOINT).auto_save and self.output_folder:

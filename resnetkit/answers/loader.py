@@ -141,6 +141,35 @@ class Loader:
         return self._kept[part][1]
 
 
+def choose_threshold(values: InferParameters, weights: Weights) -> float:
+    """Return the confidence below which an answer is `unknown`: the parameter's, or the one for `wanted_accuracy`.
+
+    Raises:
+        ParameterError: The weights file has no thresholds or cannot be as accurate, or both parameters are set.
+    """
+    wanted = values.wanted_accuracy
+    if wanted == 0:
+        return values.confidence_threshold
+    if values.confidence_threshold > 0:
+        raise ParameterError(
+            f"'wanted_accuracy' chooses the threshold itself; expected a 'confidence_threshold' of 0 beside it, got "
+            f"{values.confidence_threshold:g}; set one of the two to 0"
+        )
+    thresholds = weights.file.metadata.thresholds if weights.file.metadata else ()
+    if not thresholds:
+        raise ParameterError(
+            f"'wanted_accuracy' needs a weights file with thresholds, as train_resnet writes them; "
+            f"'{weights.file.path}' has none; set 'confidence_threshold' instead"
+        )
+    for accuracy, threshold, _ in thresholds:
+        if accuracy >= wanted:
+            return threshold
+    raise ParameterError(
+        f"'wanted_accuracy' of {wanted:g} cannot be promised by '{weights.file.path}'; its validation images show "
+        f"{thresholds[-1][0]:g} at most; set it to that or less, or train with more validation images"
+    )
+
+
 def summarize(weights: Weights, model: Model) -> str:
     """Say in one line what is loaded, and what decided it."""
     runtime, preprocessing = model.runtime, model.preprocessing
@@ -168,6 +197,7 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
         "std": list(preprocessing.std),
         "small_input_stem": weights.identity.small_input_stem,
         "metrics": dict(metadata.metrics) if metadata else {},
+        "training": dict(metadata.training) if metadata else {},
         "versions": dict(metadata.versions) if metadata else {},
         "runtime": runtime.name,
         "device": runtime.device,

@@ -90,9 +90,10 @@ class AnswerOptions:
     heatmap_class: str = ""
 
     @classmethod
-    def from_parameters(cls, values: InferParameters) -> AnswerOptions:
-        """Return what the parameters ask for."""
-        return cls(**{name: getattr(values, name) for name in cls.__dataclass_fields__})
+    def from_parameters(cls, values: InferParameters, threshold: float) -> AnswerOptions:
+        """Return what the parameters ask for, with the confidence threshold that they come to."""
+        named = {name: getattr(values, name) for name in cls.__dataclass_fields__}
+        return cls(**{**named, "confidence_threshold": threshold})
 
 
 class Model:

@@ -23,7 +23,7 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the data set and an option per parameter."""
     text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
     parser.add_argument("dataset_folder", metavar="DATASET", help=text)
-    parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET"})
+    parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> Answer:

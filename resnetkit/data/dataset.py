@@ -75,13 +75,7 @@ def read_dataset(
         DatasetError: Nothing there, fewer than two classes or too many, a class without training images, no image
             for validation, a wrong row of a table, or folders that could be classes or splits.
     """
-    if source.is_dir():
-        found = read_folder(source, output_folder)
-    elif source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
-        found = read_table(source)
-    else:
-        there = "a file of another kind" if source.exists() else "nothing"
-        raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {there}")
+    found = read_source(source, output_folder)
     files = found.splits
     _check_classes(source, files)
     _warn_of_names(found.spellings)
@@ -98,6 +92,16 @@ def read_dataset(
     dataset = _build_dataset(source, found, has_own_split)
     check_splits(dataset)
     return dataset
+
+
+def read_source(source: Path, output_folder: Path | None = None) -> SourceFiles:
+    """Find the files of each class of each split in a folder or a table; arguments and errors as `read_dataset`."""
+    if source.is_dir():
+        return read_folder(source, output_folder)
+    if source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
+        return read_table(source)
+    there = "a file of another kind" if source.exists() else "nothing"
+    raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {there}")
 
 
 def check_splits(dataset: Dataset) -> None:

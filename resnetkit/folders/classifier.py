@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-from resnetkit.answers.loader import Loader, describe
+from resnetkit.answers.loader import Loader, choose_threshold, describe
 from resnetkit.answers.model import AnswerOptions, Prediction, find_class
 from resnetkit.folders.listing import ListedFile, Source, list_files
 from resnetkit.folders.rows import Answer, Columns
@@ -62,7 +62,8 @@ class Classifier:
         Raises:
             ImageError: An image cannot be read, or is none.
         """
-        model, options = self._loader.load(self.values), AnswerOptions.from_parameters(self.values)
+        model = self._loader.load(self.values)
+        options = AnswerOptions.from_parameters(self.values, choose_threshold(self.values, self._loader.weights))
         if is_one_image(images):
             return model.predict([read_any(images)], options)[0]
         remaining, predictions = iter(images), []
@@ -85,7 +86,8 @@ class Classifier:
 
     def answer(self, listed: Iterable[ListedFile]) -> Iterator[tuple[ListedFile, Answer]]:
         """Classify listed files, in their order."""
-        model, options = self._loader.load(self.values, is_for_batches=True), AnswerOptions.from_parameters(self.values)
+        model = self._loader.load(self.values, is_for_batches=True)
+        options = AnswerOptions.from_parameters(self.values, choose_threshold(self.values, self._loader.weights))
         waiting: deque[ListedFile] = deque()
 
         def hand_out() -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -102,6 +103,33 @@ def hash_files(paths: Iterable[Path]) -> str:
             while count := stream.readinto(chunk):  # type: ignore[attr-defined] # it is unbuffered
                 digest.update(chunk[:count])
     return digest.hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that people can read: one entry of an object a line, lists of numbers or texts on one line.
+
+    Bytes of file names that are no UTF-8 become question marks.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
+    text = _format_json(content, 0) + "\n"
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _format_json(content: Any, depth: int) -> str:
+    """Return JSON in which a list or object of plain values, or of lists of them, takes one line."""
+    items = list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
+    if not any(isinstance(item, (dict, list)) for item in items):
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(content, list):
+        lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in content]
+        return "[\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}]"
+    lines = [
+        f"{json.dumps(key, ensure_ascii=False)}: {_format_json(value, depth + 1)}" for key, value in content.items()
+    ]
+    return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}}}"
 
 
 def resolve_path(text: str) -> Path:

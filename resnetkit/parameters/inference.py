@@ -100,6 +100,17 @@ class InferParameters(Parameters):
         step=0.05,
         also_called=("conf", "threshold", "min_confidence", "score_threshold"),
     )
+    wanted_accuracy: float = parameter(
+        0.0,
+        "Wanted accuracy",
+        "Answers `unknown` below the confidence from which on at least this share of the answers was right on the "
+        "validation images of the training, which a weights file of train_resnet knows; 0 is off.",
+        group="Results",
+        is_advanced=True,
+        ge=0,
+        le=0.999,
+        step=0.05,
+    )
     heatmap: bool = parameter(
         False,
         "Heat map",

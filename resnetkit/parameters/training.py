@@ -280,6 +280,14 @@ class TrainParameters(Parameters):
         is_advanced=True,
         also_called=("amp", "half", "dtype", "fp16", "bf16", "mixed_precision"),
     )
+    evaluate_only: bool = parameter(
+        False,
+        "Evaluate only",
+        "Trains nothing: the weights file is evaluated on the data set, on its test split where it has one.",
+        group="Output",
+        is_advanced=True,
+        also_called=("test_only", "eval_only", "val_only"),
+    )
     output_folder: str = parameter(
         "",
         "Output folder",
@@ -341,7 +349,12 @@ class TrainParameters(Parameters):
     )
 
     def check_consistency(self) -> None:
-        """Refuse a head trained on a random backbone, and a stem that ImageNet weights do not have."""
+        """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights lack."""
+        if self.evaluate_only and (self.resume_from or not self.model_weight_file):
+            raise ParameterError(
+                "'evaluate_only' evaluates weights without training; "
+                "expected a 'model_weight_file' and no 'resume_from'"
+            )
         if self.feature_extract and not self.use_pretrained and not self.model_weight_file:
             raise ParameterError(
                 "'feature_extract' trains only the head, but with 'use_pretrained' False and no "

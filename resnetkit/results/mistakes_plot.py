@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnetkit.results.page_text import format_percent
+from resnetkit.results.page_text import format_percent, is_small
 from resnetkit.results.plots import LIGHT, Theme, make_figure, shorten_names
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _draw_picture(axes: Axes, corner: tuple[float, float], image: np.ndarray, ca
     """Draw an image with its upper left corner at a point, and a line below."""
     (left, top), (width, height) = corner, _fit_picture(image)
     limits = axes.axis()
-    axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
+    smoothing = "nearest" if is_small(image) else "antialiased"  # enlarged pixels stay pixels
+    axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto", interpolation=smoothing)
     axes.axis(limits)
     _write_line(axes, (left, top + height + 0.5 * _LINE_HEIGHT), caption, theme.muted, fontsize=7)
 

@@ -19,11 +19,17 @@ from resnetkit.results.metrics import find_worst_mistakes
 if TYPE_CHECKING:
     from resnetkit.answers.model import Model
     from resnetkit.data.dataset import Sample
+    from resnetkit.images.preprocessing import Preprocessing
 
 logger = get_logger()
 
 #: Longest side in pixels of a picture in the report.
 PICTURE_SIZE = 288
+#: Fewer cells on a side than this point at nothing: each would be a quarter of the image or more, and the colours
+#: between their centres are made up.
+_MIN_HEATMAP_CELLS = 4
+#: Images on the sheet of training samples, how many stand side by side, and the pixels between them.
+_MAX_TILES, _TILE_COLUMNS, _TILE_GAP = 32, 8, 2
 #: 20 images of 224x224 pixels at a time, or one of 1024x1024: the largest take half a gigabyte each.
 _MAX_BATCH_PIXELS = 1 << 20
 
@@ -62,6 +68,27 @@ class Mistake:
     predicted_class: str
     true_probability: float
     predicted_probability: float
+
+
+def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """Lay the first images of a batch side by side, as the network sees them: what shows a wrong setting first.
+
+    Args:
+        images: (N, 3, S, S), normalized.
+        preprocessing: With the mean and deviation that they were normalized by.
+
+    Returns:
+        RGB, (height, width, 3) uint8: up to four rows of eight.
+    """
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    shown = images[:_MAX_TILES].detach().float().cpu() * std + mean  # (n, 3, S, S), 0..1
+    tiles = (255 * shown).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    side, columns = tiles.shape[1] + _TILE_GAP, min(len(tiles), _TILE_COLUMNS)
+    sheet = np.full((side * -(-len(tiles) // columns) - _TILE_GAP, side * columns - _TILE_GAP, 3), 255, np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = side * (number // columns), side * (number % columns)
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return sheet
 
 
 def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: int = 24) -> list[SamplePicture]:
@@ -112,7 +139,7 @@ def collect_mistakes(
         mistakes.append(
             Mistake(
                 image=picture,
-                heatmap=overlay_heatmap(picture, activation, model.preprocessing),
+                heatmap=_draw_heatmap(model, picture, activation),
                 file_name=sample.path.name,
                 true_class=model.classes[sample.label],
                 predicted_class=model.classes[predicted],
@@ -121,6 +148,12 @@ def collect_mistakes(
             )
         )
     return mistakes
+
+
+def _draw_heatmap(model: Model, picture: np.ndarray, activation: np.ndarray) -> np.ndarray | None:
+    if min(activation.shape) < _MIN_HEATMAP_CELLS:
+        return None
+    return overlay_heatmap(picture, activation, model.preprocessing)
 
 
 def _read_image(sample: Sample) -> np.ndarray | None:

@@ -1,7 +1,8 @@
 """Training curves, confusion matrix and reliability diagram, as figures that know nothing of pyplot.
 
 Only matplotlib's object interface is used: no global figure, no backend is chosen, so nothing here disturbs Studio or
-a notebook. Each `draw_*` returns a `Figure`; `to_array` renders it, `encode_png` makes a file of that.
+a notebook. Each `draw_*` returns a `Figure`; `to_array` renders it, `encode_png` makes a file of that, `encode_pdf` one
+for papers.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI = 160
+#: What journals ask of pictures of a page's width.
+_DPI = 200
 _MAX_LABELLED_CLASSES = 150
 _MAX_NAME_LENGTH = 26
+#: Sides in inches of the smallest cells of a confusion matrix that hold a count, and a percentage above it.
+_MIN_COUNT_CELL = 0.21
+_MIN_PERCENT_CELL = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,14 @@ def encode_png(image: np.ndarray, num_colors: int | None = 128) -> bytes:
         picture = picture.quantize(num_colors)
     # In full colour, trying harder takes half a second and saves a hundredth.
     picture.save(buffer, format="png", optimize=num_colors is not None, dpi=(_DPI, _DPI))
+    return buffer.getvalue()
+
+
+def encode_pdf(figure: Figure) -> bytes:
+    """Make a PDF file of a figure that was rendered; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.set_layout_engine("none")  # laid out once, it stays as it is, in half of the time
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None}, facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 
@@ -95,7 +108,7 @@ def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, theme: T
         ("Accuracy in %", (("val_accuracy", "validation"),)),
     )
     for axes, (title, curves) in zip(figure.subplots(1, 3), panels, strict=True):
-        _style_axes(axes, theme, title)
+        style_axes(axes, theme, title)
         for key, label in curves:
             values = _get_column(rows, key) * (100 if key == "val_accuracy" else 1)
             color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
@@ -104,7 +117,7 @@ def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, theme: T
         axes.set_xscale("log")
         axes.set_xlabel("strength of the fit (C)", color=theme.muted)
         if len(curves) > 1:
-            axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+            add_legend(axes, theme)
     return figure
 
 
@@ -128,7 +141,7 @@ def draw_training_curves(
         (accuracy, "Accuracy in %", (("train_accuracy", "training"), ("val_accuracy", "validation"))),
         (rate, "Learning rate", (("learning_rate", ""),)),
     ):
-        _style_axes(axes, theme, title)
+        style_axes(axes, theme, title)
         for key, label in curves:
             values = _get_column(history, key) * (100 if axes is accuracy else 1)
             if np.isfinite(values).any():
@@ -138,8 +151,7 @@ def draw_training_curves(
             axes.axvline(best_epoch, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
         axes.set_xlabel("epoch", color=theme.muted)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if len(axes.get_legend_handles_labels()[1]) > 0:
-            axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+        add_legend(axes, theme)
     rate.set_ylim(bottom=0)
     return figure
 
@@ -149,8 +161,8 @@ def draw_confusion_matrix(
 ) -> Figure:
     """Draw a confusion matrix, each row as shares of its true class; what is right in one colour, mistakes in another.
 
-    Mistakes are coloured by the square root of their share, from a visible minimum, so that rare ones show. Numbers
-    (in %) stand in the cells where they fit, names beside up to 150 classes, and their indices beyond.
+    Mistakes are coloured by the square root of their share, from a visible minimum, so that rare ones show. Counts and
+    percentages stand in the cells where they fit, else counts; names beside up to 150 classes, and indices beyond.
 
     Args:
         matrix: (num_classes, num_classes) counts, rows are true classes; None draws a note in its place.
@@ -166,7 +178,7 @@ def draw_confusion_matrix(
     is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
     names = shorten_names(classes) if is_labelled else []
     margin = 0.9 + max((len(name) for name in names), default=4) * font_size * 0.0092
-    side = cell * len(classes) + margin
+    side = max(cell * len(classes) + margin, 3.2)
     figure = make_figure(side, side, theme)
     axes = figure.subplots()
     cells = _color_cells(shares, totals > 0, theme)
@@ -178,8 +190,8 @@ def draw_confusion_matrix(
         spine.set_color(theme.grid)
     if is_labelled:
         _label_classes(axes, names)
-    if cell >= 0.3:
-        _write_shares(axes, np.where(counts > 0, shares, np.nan), cells, font_size, theme)
+    if cell >= _MIN_COUNT_CELL:
+        _write_numbers(axes, counts, shares, cells, theme)
     return figure
 
 
@@ -192,9 +204,9 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
     """
     figure = make_figure(5.2, 4.6, theme)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-    _style_axes(upper, theme, "Right in % against confidence in %")
-    _style_axes(lower, theme, "")
-    upper.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+    style_axes(upper, theme, "Right in % against confidence in %")
+    style_axes(lower, theme, "")
+    upper.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.2)
     for row in calibration:
         left, width = 100 * row["low"], 100 * (row["high"] - row["low"])
         lower.bar(left, row["count"], width * 0.92, align="edge", color=theme.muted)
@@ -203,10 +215,8 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
             upper.plot(100 * row["confidence"], 100 * row["accuracy"], marker="o", markersize=4, color=theme.accent)
     upper.set(xlim=(0, 100), ylim=(0, 101))
     lower.set_ylabel("images", color=theme.muted, fontsize=9)
-    lower.set_xlabel("confidence of the prediction in %", color=theme.muted)
+    lower.set_xlabel("confidence of the prediction in % (dashed: perfectly calibrated)", color=theme.muted)
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-    legend = upper.legend(labelcolor=theme.ink, fontsize=9, loc="upper left", facecolor=theme.surface, framealpha=0.9)
-    legend.get_frame().set_linewidth(0)
     return figure
 
 
@@ -234,13 +244,21 @@ def make_figure(width: float, height: float, theme: Theme) -> Figure:
     return figure
 
 
+def add_legend(axes: Axes, theme: Theme) -> None:
+    """Name the lines of axes, where they have names, beside the title: it never lies over a line there."""
+    if axes.get_legend_handles_labels()[1]:
+        style = {"frameon": False, "labelcolor": theme.ink, "fontsize": 9, "handlelength": 1.2, "columnspacing": 1.0}
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.99), ncols=2, borderaxespad=0, **style)
+
+
 def _draw_note(text: str, theme: Theme) -> Figure:
     figure = make_figure(7.0, 1.6, theme)
     figure.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", fontsize=10)
     return figure
 
 
-def _style_axes(axes: Axes, theme: Theme, title: str) -> None:
+def style_axes(axes: Axes, theme: Theme, title: str) -> None:
+    """Give axes the theme's colours, a title, horizontal lines and no frame."""
     axes.set_facecolor(theme.surface)
     axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
@@ -287,15 +305,33 @@ def _label_classes(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(positions, names, parse_math=False)
 
 
-def _write_shares(axes: Axes, shares: np.ndarray, cells: np.ndarray, font_size: float, theme: Theme) -> None:
-    """Write the shares that are no NaN in percent, in whichever of the theme's colours is farther from the cell's."""
+def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray, cells: np.ndarray, theme: Theme) -> None:
+    """Write counts, and shares in percent above them where there is room, in whichever colour is farther from the cell.
+
+    Every cell of a small matrix has its count; of a large one, those that are not 0, which are then seen at once.
+    """
     from matplotlib.colors import to_rgb
 
     brightness = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
     surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (theme.surface, theme.ink))
     is_near_ink = np.abs(cells / 255 @ brightness - ink) < np.abs(cells / 255 @ brightness - surface)
-    for row, column in np.argwhere(~np.isnan(shares)):
-        share = shares[row, column]
-        text = "<1" if share < 0.005 else f"{100 * share:.0f}"
+    cell, _ = _choose_cell_size(len(counts))
+    has_shares = cell >= _MIN_PERCENT_CELL
+    digits = max(3, len(f"{counts.max():.0f}"))
+    font_size = float(np.clip(72 * 0.75 * cell / 0.62 / (digits + 2 * has_shares), 4.0, 10.0))
+    for row, column in np.argwhere(counts > 0):
         color = theme.surface if is_near_ink[row, column] else theme.ink
-        axes.text(column, row, text, ha="center", va="center", fontsize=font_size, color=color)
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+        count = f"{counts[row, column]:.0f}"
+        if has_shares:
+            axes.text(column, row - 0.14, _format_share(shares[row, column]), fontsize=font_size, **style)
+            axes.text(column, row + 0.2, count, fontsize=0.8 * font_size, **style)
+        else:
+            axes.text(column, row, count, fontsize=font_size, **style)
+
+
+def _format_share(share: float) -> str:
+    """Return a share above 0 as a percentage that is 100 % only where nothing is missing."""
+    if share < 0.005:
+        return "<1 %"
+    return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"

@@ -1,7 +1,7 @@
-"""The report of a training: one page that needs no network, and what it shows as picture files.
+"""The report of a training or evaluation: one page that needs no network, and what it shows as picture files.
 
-Fill a `ReportData` and hand it to `write_report`: pictures come from `pictures`, figures from `metrics`, exports from
-the room of that name.
+Fill a `ReportData` and hand it to `write_report`: pictures come from `pictures`, figures from `metrics` and
+`judging`, exports from the room of that name.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
 from resnetkit.results.mistakes_plot import draw_mistakes
 from resnetkit.results.page_text import (
     describe_finding,
@@ -35,6 +38,7 @@ from resnetkit.results.plots import (
     draw_confusion_matrix,
     draw_history,
     draw_reliability,
+    encode_pdf,
     encode_png,
     to_array,
 )
@@ -49,14 +53,26 @@ REPORT_NAME = "report.html"
 CURVES_NAME = "training_curves.png"
 CONFUSION_NAME = "confusion_matrix.png"
 MISTAKES_NAME = "worst_mistakes.png"
+#: The folder of all charts, as PNG and as PDF for papers.
+FIGURES_NAME = "figures"
 
 _TEMPLATE = "report_template.html"
 _SCRIPT = "report_script.js"
 _MAX_CLASS_ROWS = 1000
 _MAX_FINDINGS = 50
 _MAX_CONFUSIONS = 15
+#: Which of the wanted accuracies the table of thresholds has.
+_SHOWN_ACCURACIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 #: Beyond this many classes the confusion matrix can be switched to its full size.
 _ZOOM_CLASSES = 40
+
+_SNIPPET = """from ikomia.dataprocess.workflow import Workflow
+
+wf = Workflow()
+resnet = wf.add_task(name="infer_resnet", auto_connect=True)
+{setting}wf.run_on(path="photo.jpg")
+for answer in resnet.get_predictions()[0].top_k:
+    print(f"{{answer.label}}: {{answer.confidence:.1%}}")"""
 
 _FINDING_TITLES = {
     "unreadable": "Unreadable images, left out",
@@ -68,6 +84,33 @@ _FINDING_TITLES = {
 
 
 @dataclass(frozen=True)
+class SplitFigures:
+    """How the model does on one set of images.
+
+    Attributes:
+        name: val, test, or evaluation.
+        metrics: Result of `compute_metrics`.
+        curves: Result of `compute_curves`.
+        mistakes: The worst mistakes, see `collect_mistakes`.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    curves: Mapping[str, Any]
+    mistakes: Sequence[Mistake] = ()
+
+    @property
+    def title(self) -> str:
+        """The name in words, as in "validation images"."""
+        return {"val": "validation", "evaluation": "evaluated"}.get(self.name, self.name)
+
+    @property
+    def prefix(self) -> str:
+        """What tells the charts of a test split from those of the first."""
+        return "test_" if self.name == "test" else ""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -75,20 +118,19 @@ class ReportData:
         model_name: Architecture.
         classes: Class names in the order of the outputs.
         dataset_path: Where the images come from.
-        weights_path: The best checkpoint; the snippet that uses the model names it.
+        weights_path: The weights; the snippet that uses the model names them. None for ImageNet's.
         counts: Images of each class after unreadable ones were left out, by split: train, val and, where there is
-            one, test; each a sequence as long as `classes`.
+            one, test, or evaluation alone; each a sequence as long as `classes`.
+        splits: Figures of each split that was evaluated, the one of the headline first.
         history: One row per epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
             train_accuracy where measured; or one per strength of a solved head: scaling, strength, train_loss,
-            val_loss, val_accuracy, held_out_loss; other keys are ignored.
+            val_loss, val_accuracy, held_out_loss; other keys are ignored. Empty where nothing was trained.
         best: What was kept: epoch or strength, val_accuracy, val_loss.
-        metrics: Result of `compute_metrics` on the validation images, with the best weights.
-        test_metrics: The same on the test images, where there are any.
-        findings: `DataReport.to_dict()`: each of its lists becomes a section.
+        findings: `DataReport.to_dict()`: each of its lists becomes a section; None where nobody looked.
         samples: Pictures of the data set, see `collect_samples`.
-        mistakes: The worst mistakes, see `collect_mistakes`.
         reasons: What the training chose by itself, a sentence for each name.
-        parameters: Names and values as the training used them.
+        parameters: Names and values as they were used.
+        unused: Parameters that had no effect, and why, by name.
         versions: Names and versions of libraries, Python and system.
         timings: Seconds by name, such as checking images, training, validation, export, total.
         exports: Files beside the checkpoint, with their checks.
@@ -99,17 +141,16 @@ class ReportData:
     model_name: str
     classes: Sequence[str]
     dataset_path: str
-    weights_path: Path
+    weights_path: Path | None
     counts: Mapping[str, Sequence[int]]
-    history: Sequence[Mapping[str, Any]]
-    best: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    test_metrics: Mapping[str, Any] | None = None
-    findings: Mapping[str, Any] = field(default_factory=dict)
+    splits: Sequence[SplitFigures]
+    history: Sequence[Mapping[str, Any]] = ()
+    best: Mapping[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, Any] | None = None
     samples: Sequence[SamplePicture] = ()
-    mistakes: Sequence[Mistake] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     exports: Sequence[ExportedFile] = ()
@@ -119,10 +160,11 @@ class ReportData:
 
 @dataclass(frozen=True)
 class _Chart:
-    """A chart as PNG files in the colours of light and dark pages; sizes in CSS pixels."""
+    """A chart as PNG files in the colours of light and dark pages and as a PDF file; sizes in CSS pixels."""
 
     light: bytes
     dark: bytes
+    pdf: bytes
     width: int
     height: int
 
@@ -135,12 +177,19 @@ def write_report(folder: Path, data: ReportData) -> Path:
     Returns:
         Path of the page.
     """
+    shown = data.splits[0].mistakes
     with ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:  # one picture, while the next is drawn
-        mistakes = encoder.submit(encode_png, to_array(draw_mistakes(data.mistakes)), None) if data.mistakes else None
+        mistakes = encoder.submit(encode_png, to_array(draw_mistakes(shown)), None) if shown else None
         charts = _draw_charts(data, encoder)
     page = _render(data, charts)
-    _write_bytes(folder / CURVES_NAME, charts["curves"].light)
-    _write_bytes(folder / CONFUSION_NAME, charts["confusion"].light)
+    figures = folder / FIGURES_NAME
+    figures.mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        _write_bytes(figures / f"{name}.png", chart.light)
+        _write_bytes(figures / f"{name}.pdf", chart.pdf)
+    if "curves" in charts:
+        _write_bytes(folder / CURVES_NAME, charts["curves"].light)
+    _write_bytes(folder / CONFUSION_NAME, charts["confusion_matrix"].light)
     if mistakes is not None:
         _write_bytes(folder / MISTAKES_NAME, mistakes.result())
     else:
@@ -170,7 +219,7 @@ def _render(data: ReportData, charts: Mapping[str, _Chart]) -> str:
         "date": format_date,
     }
     environment.tests["small"] = is_small
-    page = environment.get_template(_TEMPLATE).render(_collect(data), **charts)
+    page = environment.get_template(_TEMPLATE).render(_collect(data), charts=charts)
     # A file name on Linux may hold bytes that are no text.
     return page.encode("utf-8", "replace").decode("utf-8")
 
@@ -178,52 +227,96 @@ def _render(data: ReportData, charts: Mapping[str, _Chart]) -> str:
 def _collect(data: ReportData) -> dict[str, Any]:
     """Return the variables of the template."""
     script = (Path(__file__).parent / _SCRIPT).read_text(encoding="utf-8").removesuffix("\n")
-    rows = [
-        {**row, **{split: counts[index] for split, counts in data.counts.items()}}
-        for index, row in enumerate(data.metrics["per_class"])
-    ]
-    sizes = [{"name": row["name"], "count": row["train"]} for row in rows]
-    if len(rows) > _MAX_CLASS_ROWS:
-        rows = sorted(rows, key=lambda row: row["f1"])[:_MAX_CLASS_ROWS]
-    findings = {key: value for key, value in data.findings.items() if isinstance(value, (list, tuple)) and value}
+    main = data.splits[0]
+    trained = data.counts.get("train", next(iter(data.counts.values())))
+    sizes = [(count, name) for name, count in zip(data.classes, trained, strict=True) if count]
+    findings = data.findings or {}
+    shown_findings = {key: value for key, value in findings.items() if isinstance(value, (list, tuple)) and value}
     return {
         "data": data,
+        "kind": "training" if data.history else "evaluation",
+        "main": main,
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "dataset_name": Path(data.dataset_path).name or data.dataset_path,
         "totals": {split: sum(counts) for split, counts in data.counts.items()},
-        "class_rows": rows,
-        "smallest": min(sizes, key=lambda size: size["count"]),
-        "largest": max(sizes, key=lambda size: size["count"]),
+        "sections": [_collect_split(data, split) for split in data.splits],
+        "num_classes": len(sizes),
+        "smallest": min(sizes, key=lambda size: size[0]),
+        "largest": max(sizes, key=lambda size: size[0]),
+        "parameters": {name: value for name, value in data.parameters.items() if name not in data.unused},
         "timings": {name: format_duration(seconds) for name, seconds in data.timings.items()},
-        "confusions": data.metrics["top_confusions"][:_MAX_CONFUSIONS],
-        "confidence_gap": _compute_confidence_gap(data.metrics),
-        "findings": findings,
+        "findings": shown_findings,
         "finding_titles": _FINDING_TITLES,
         "max_findings": _MAX_FINDINGS,
-        "image_sizes": describe_sizes(data.findings.get("image_sizes", {})),
-        "is_zoomable": len(data.classes) > _ZOOM_CLASSES and data.metrics["confusion_matrix"] is not None,
+        "image_sizes": describe_sizes(findings.get("image_sizes", {})),
         "snippet": write_snippet(data.weights_path),
     }
 
 
-def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
-    matrix = data.metrics["confusion_matrix"]
-    drawings: dict[str, Callable[[Theme], Figure]] = {
-        "curves": lambda theme: draw_history(data.history, data.best, theme),
-        "confusion": lambda theme: draw_confusion_matrix(matrix, data.classes, theme),
-        "reliability": lambda theme: draw_reliability(data.metrics["calibration"], theme),
-    }
-    charts = {}
-    for name, draw in drawings.items():
-        light, dark = draw(LIGHT), draw(DARK)
-        width, height = (round(96 * inches) for inches in light.get_size_inches())
-        pictures = [encoder.submit(encode_png, to_array(figure)) for figure in (light, dark)]
-        charts[name] = pictures, width, height
+def _collect_split(data: ReportData, split: SplitFigures) -> dict[str, Any]:
+    """Return the variables of the sections about one split."""
+    metrics = split.metrics
+    shown = _find_shown(split)
+    rows = [
+        {**metrics["per_class"][index], **{name: counts[index] for name, counts in data.counts.items()}}
+        for index in shown
+    ]
+    if len(rows) > _MAX_CLASS_ROWS:
+        rows = sorted(rows, key=lambda row: row["f1"])[:_MAX_CLASS_ROWS]
     return {
-        name: _Chart(light.result(), dark.result(), width, height)
-        for name, ((light, dark), width, height) in charts.items()
+        "split": split,
+        "metrics": metrics,
+        "class_rows": rows,
+        "num_hidden": len(data.classes) - len(shown),
+        "confusions": metrics["top_confusions"][:_MAX_CONFUSIONS],
+        "confidence_gap": _compute_confidence_gap(metrics),
+        "thresholds": [row for row in split.curves["thresholds"] if row[0] in _SHOWN_ACCURACIES],
+        "is_zoomable": len(shown) > _ZOOM_CLASSES and metrics["confusion_matrix"] is not None,
     }
+
+
+def _find_shown(split: SplitFigures) -> list[int]:
+    """Return the classes that have images or are predicted; all of them where most do, so that none seems forgotten."""
+    rows, matrix = split.metrics["per_class"], split.metrics["confusion_matrix"]
+    called = np.asarray(matrix).sum(axis=0) if matrix is not None else np.array([row["precision"] for row in rows])
+    shown = [index for index, row in enumerate(rows) if row["support"] or called[index]]
+    return shown if 2 * len(shown) < len(rows) else list(range(len(rows)))
+
+
+def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
+    pictures = {}
+    for name, draw in _list_charts(data):
+        light, dark = draw(LIGHT), draw(DARK)
+        size = [round(96 * inches) for inches in light.get_size_inches()]
+        encoded = [encoder.submit(encode_png, to_array(figure)) for figure in (light, dark)]
+        pictures[name] = encoded, encode_pdf(light), size
+    return {
+        name: _Chart(encoded[0].result(), encoded[1].result(), pdf, *size)
+        for name, (encoded, pdf, size) in pictures.items()
+    }
+
+
+def _list_charts(data: ReportData) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+    """Yield the name of each chart, which is its file's, and what draws it."""
+    if data.history:
+        yield "curves", lambda theme: draw_history(data.history, data.best, theme)
+    for split in data.splits:
+        yield from _list_split_charts(data.classes, split)
+
+
+def _list_split_charts(classes: Sequence[str], split: SplitFigures) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+    metrics, curves, shown = split.metrics, split.curves, _find_shown(split)
+    matrix = metrics["confusion_matrix"]
+    if matrix is not None:
+        matrix = np.asarray(matrix)[np.ix_(shown, shown)]
+    names = [classes[index] for index in shown]
+    areas = {row["name"]: row["auc"] for row in metrics["per_class"]}
+    yield f"{split.prefix}confusion_matrix", lambda theme: draw_confusion_matrix(matrix, names, theme)
+    yield f"{split.prefix}calibration", lambda theme: draw_reliability(metrics["calibration"], theme)
+    yield f"{split.prefix}thresholds", lambda theme: draw_thresholds(curves, theme)
+    if any(row["roc"] for row in curves["per_class"]):
+        yield f"{split.prefix}roc", lambda theme: draw_class_curves(curves["per_class"], areas, theme)
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
@@ -233,24 +326,16 @@ def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:
     return float(confidence - metrics["accuracy"])
 
 
-def write_snippet(weights_path: Path) -> str:
-    """Return Python source that runs the model on a photo."""
+def write_snippet(weights_path: Path | None) -> str:
+    """Return Python source that runs the model on a photo; None for ImageNet's weights, which are the default."""
+    if weights_path is None:
+        return _SNIPPET.format(setting="")
     try:
         location = f"~/{weights_path.relative_to(Path.home()).as_posix()}"
     except ValueError:
         location = weights_path.as_posix()
-    return "\n".join(
-        (
-            "from ikomia.dataprocess.workflow import Workflow",
-            "",
-            "wf = Workflow()",
-            'resnet = wf.add_task(name="infer_resnet", auto_connect=True)',
-            f'resnet.set_parameters({{"model_weight_file": {json.dumps(location, ensure_ascii=False)}}})',
-            'wf.run_on(path="photo.jpg")',
-            "for answer in resnet.get_predictions()[0].top_k:",
-            '    print(f"{answer.label}: {answer.confidence:.1%}")',
-        )
-    )
+    text = json.dumps(location, ensure_ascii=False)
+    return _SNIPPET.format(setting=f'resnet.set_parameters({{"model_weight_file": {text}}})\n')
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -133,6 +133,8 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
         for batch, (inputs, targets) in enumerate(run.progress.watch(learner.read_batches(epoch))):
             step = epoch * num_batches + batch
             learning_rate = compute_learning_rate(recipe, step, recipe.epochs * num_batches)
+            if step == 0:
+                run.show_batch(inputs)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,14 +16,16 @@ from torch import nn
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.exports.export import ExportedFile, ExportError
 from resnetkit.learners.learner import Predictions
-from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
+from resnetkit.parameters.unused import find_unused
 from resnetkit.results.calibration import fit_temperature
-from resnetkit.results.metrics import compute_metrics
-from resnetkit.results.pictures import Mistake, collect_mistakes, collect_samples
-from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, write_report
+from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
+from resnetkit.results.pictures import collect_samples
+from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, SplitFigures, write_report
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.training.exports import export_model
@@ -80,16 +81,6 @@ class TrainingResult:
         return self.folder / REPORT_NAME
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """A split as the best weights see it."""
-
-    samples: Sequence[Sample]
-    predictions: Predictions
-    probabilities: np.ndarray
-    metrics: dict[str, Any]
-
-
 def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     """Evaluate the best weights on validation and test images, then write metrics, exports and report.
 
@@ -105,24 +96,28 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     run.learner.load(model)
     started = time.monotonic()
     predictions = {split: run.learner.predict(split, run.progress) for split in _get_splits(run) if split != "train"}
-    metadata, temperature = weights.metadata, 1.0
+    temperature = 1.0
     if run.parameters.optimizer == "auto":
         temperature = fit_temperature(predictions["val"].logits, predictions["val"].labels)
-        metadata = replace(metadata, temperature=metadata.temperature * temperature)
         _divide_logits(model, temperature)
-        write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
-    evaluations = {split: _evaluate(run, split, found, temperature) for split, found in predictions.items()}
+    judgements = {split: _judge(run, split, found, temperature) for split, found in predictions.items()}
+    val, test = judgements["val"], judgements.get("test")
+    metadata = replace(
+        weights.metadata,
+        temperature=weights.metadata.temperature * temperature,
+        thresholds=tuple(tuple(row) for row in val.curves["thresholds"]),
+    )
+    write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
     run.timings["evaluation"] = time.monotonic() - started
-    _write_predictions(run.folder, evaluations)
-    val, test = evaluations["val"], evaluations.get("test")
+    _write_predictions(run.folder, judgements.values())
     result = TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
         classes=run.dataset.classes,
         history=run.state.history,
         best=metadata.metrics,
-        metrics=val.metrics,
-        test_metrics=test.metrics if test else None,
+        metrics=val.to_dict(),
+        test_metrics=test.to_dict() if test else None,
         reason=reason,
     )
     started = time.monotonic()
@@ -138,7 +133,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     source = NetworkSource.from_metadata(metadata, model.state_dict)
     runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
     answering = Model(runtime, metadata.preprocessing, metadata.classes)
-    _write_report(run, result, exports, collect_mistakes(answering, val.samples, val.probabilities))
+    _write_report(run, result, exports, [judgement.show(answering) for judgement in judgements.values()])
     refresh_latest(run.folder)
     if failure is not None:
         raise failure
@@ -152,30 +147,32 @@ def _divide_logits(model: nn.Module, temperature: float) -> None:
             value.div_(temperature)
 
 
-def _evaluate(run: Run, split: str, predictions: Predictions, temperature: float) -> _Evaluation:
+def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -> Judgement:
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
-    metrics = compute_metrics(predictions.labels, softmax(predictions.logits), run.dataset.classes)
-    if temperature != 1:
-        before = metrics["expected_calibration_error"]
-        probabilities = softmax(predictions.logits / temperature)
-        metrics = compute_metrics(predictions.labels, probabilities, run.dataset.classes)
-        metrics |= {"temperature": temperature, "expected_calibration_error_before": before}
-    return _Evaluation(samples, predictions, softmax(predictions.logits / temperature), metrics)
+    judgement = judge(split, run.dataset.classes, samples, softmax(predictions.logits / temperature))
+    if temperature == 1:
+        return judgement
+    confidences = softmax(predictions.logits)
+    is_right = confidences.argmax(axis=1) == predictions.labels
+    before = sum_calibration_gaps(compute_calibration(confidences.max(axis=1), is_right))
+    further = {"temperature": temperature, "expected_calibration_error_before": before}
+    return replace(judgement, metrics={**judgement.metrics, **further})
 
 
-def _write_predictions(folder: Path, evaluations: Mapping[str, _Evaluation]) -> None:
+def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
     """Write labels and probabilities of both splits, so that every figure can be computed again."""
     arrays: dict[str, Any] = {}
-    for split, evaluation in evaluations.items():
-        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in evaluation.samples])
-        arrays[f"{split}_labels"] = evaluation.predictions.labels
-        arrays[f"{split}_probabilities"] = evaluation.probabilities.astype(np.float32)
+    for judgement in judgements:
+        split = judgement.name
+        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in judgement.samples])
+        arrays[f"{split}_labels"] = judgement.labels
+        arrays[f"{split}_probabilities"] = judgement.probabilities.astype(np.float32)
     with atomic_path(folder / PREDICTIONS_FILE) as temporary:
         np.savez(temporary, **arrays)
 
 
 def _write_report(
-    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], mistakes: Sequence[Mistake]
+    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], splits: Sequence[SplitFigures]
 ) -> None:
     skipped = run.splits.get_skipped()
     notes = [result.reason[0].upper() + result.reason[1:] + "."]
@@ -189,13 +186,12 @@ def _write_report(
         counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
         history=result.history,
         best=result.best,
-        metrics=result.metrics,
-        test_metrics=result.test_metrics,
+        splits=splits,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
-        mistakes=mistakes,
         reasons=run.recipe.reasons,
         parameters=run.parameters.model_dump(),
+        unused=find_unused(run.parameters),
         versions=get_versions(),
         timings=run.timings,
         exports=exports,
@@ -232,4 +228,4 @@ def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedF
         "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
         "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    write_text(run.folder / METRICS_FILE, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(run.folder / METRICS_FILE, content)

@@ -33,10 +33,13 @@ from resnetkit.learners.optimization import (
     load_optimizer,
 )
 from resnetkit.learners.recipe import Recipe, choose_recipe
-from resnetkit.machine.files import resolve_path, write_text
+from resnetkit.machine.files import atomic_path, resolve_path, write_text
 from resnetkit.machine.progress import Progress
+from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.linear_probe import ProbePath
+from resnetkit.results.pictures import tile_batch
+from resnetkit.results.plots import encode_png
 from resnetkit.training.run_folder import (
     RunFolderLock,
     create_run_folder,
@@ -64,6 +67,7 @@ from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
+SAMPLES_NAME = "training_samples.png"
 DATA_REPORT_FILE = "data_report.json"
 #: Seconds from writing what was trained to writing it again; an epoch of a head may take a hundredth of one.
 SAVE_INTERVAL_S = 1.0
@@ -206,6 +210,12 @@ class Run:
         self._num_saved = self.state.epoch
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
 
+    def show_batch(self, inputs: torch.Tensor) -> None:
+        """Write a picture of the first batch, (N, 3, S, S) as the network sees it; cached features have none."""
+        if inputs.ndim == 4:
+            with atomic_path(self.folder / SAMPLES_NAME) as temporary:
+                temporary.write_bytes(encode_png(tile_batch(inputs, self.preprocessing), None))
+
     def _write_history(self) -> None:
         """Write the figures of all epochs as CSV."""
         buffer = io.StringIO()
@@ -236,6 +246,8 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
         OSError: The output folder cannot be written to.
     """
     parameters.check_consistency()
+    if parameters.evaluate_only:
+        raise ParameterError("'evaluate_only' trains nothing; expected False, got True; `resnetkit evaluate` evaluates")
     lock = None
     if parameters.resume_from and (folder := resolve_path(parameters.resume_from).resolve()).is_dir():
         lock = RunFolderLock(folder)

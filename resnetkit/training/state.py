@@ -39,7 +39,8 @@ Row = dict[str, Any]
 FREE_PARAMETERS = frozenset(
     {
         "dataset_folder", "model_weight_file", "device", "precision", "num_workers", "time_limit_minutes",
-        "output_folder", "resume_from", "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
+        "output_folder", "resume_from", "evaluate_only",
+        "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
     }
 )  # fmt: skip
 

@@ -40,6 +40,9 @@ class ModelMetadata:
         metrics: Figures measured at training, such as accuracy.
         versions: Versions of the libraries that wrote the file.
         training: Parameters of the training and other facts for a reader; JSON values only.
+        thresholds: For accuracies that a user may want of the answers kept, the confidence from which on validation
+            images reached them, see `resnetkit.evaluation.decisions.choose_thresholds`: wanted accuracy, threshold,
+            share kept; in order. Empty where nobody measured.
         temperature: What the logits were divided by after training, so that probabilities agree with how often the
             answers are right; it is part of the last layer's weights already.
     """
@@ -52,6 +55,7 @@ class ModelMetadata:
     versions: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    thresholds: tuple[tuple[float, float, float], ...] = ()
 
     def to_strings(self) -> dict[str, str]:
         """Return the map of strings that is stored in a file's header."""
@@ -88,6 +92,7 @@ class ModelMetadata:
             content = json.loads(strings[METADATA_KEY])
             content["preprocessing"] = _parse_preprocessing(content["preprocessing"])
             content["classes"] = _parse_classes(content["classes"])
+            content["thresholds"] = tuple(_parse_triple(row) for row in content.get("thresholds", ()))
             metadata = cls(**content)
             _check_types(metadata)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from resnetkit.answers.loader import Loader, describe, summarize
+from resnetkit.answers.loader import Loader, choose_threshold, describe, summarize
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.inference import InferParameters
@@ -106,6 +106,60 @@ def test_only_what_changed_is_loaded_again(weights_folder, tmp_path, counts, cha
     assert after.preprocessing.resize_mode == change.get("resize_mode", "crop")
     assert after.preprocessing.input_size == change.get("input_size", 64)
     assert after.classes == (("a", "b", "c") if "class_file" in change else ("cat", "dog", "fish"))
+
+
+THRESHOLDS = ((0.9, 0.25, 1.0), (0.95, 0.75, 0.5), (0.99, 0.875, 0.25))
+
+
+@pytest.fixture
+def deciding(checkpoint_path, tmp_path):
+    """A loader with a model that has thresholds, and the parameters for it."""
+    file = open_weights(checkpoint_path)
+    path = tmp_path / "deciding.safetensors"
+    write_checkpoint(path, file.read_state_dict(), replace(file.metadata, thresholds=THRESHOLDS))
+    loader, values = Loader(), make_values(model_weight_file=path)
+    loader.load(values)
+    return loader, values
+
+
+@pytest.mark.parametrize(
+    ("changes", "threshold"),
+    [
+        ({}, 0.0),
+        ({"confidence_threshold": 0.4}, 0.4),
+        ({"wanted_accuracy": 0.5}, 0.25),
+        ({"wanted_accuracy": 0.95}, 0.75),
+        ({"wanted_accuracy": 0.96}, 0.875),
+    ],
+    ids=["off", "a confidence", "less than the least", "as stored", "the next that promises it"],
+)
+def test_threshold_of_a_wanted_accuracy(deciding, changes, threshold):
+    loader, values = deciding
+    assert choose_threshold(values.updated(changes), loader.weights) == threshold
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"wanted_accuracy": 0.995}, r"'wanted_accuracy' of 0.995 cannot be promised by '.*'; .* show 0.99 at most"),
+        (
+            {"wanted_accuracy": 0.9, "confidence_threshold": 0.1},
+            r"expected a 'confidence_threshold' of 0 beside it, got 0.1",
+        ),
+    ],
+    ids=["out of reach", "both"],
+)
+def test_a_wanted_accuracy_that_cannot_be_had(deciding, changes, message):
+    loader, values = deciding
+    with pytest.raises(ParameterError, match=message):
+        choose_threshold(values.updated(changes), loader.weights)
+
+
+def test_weights_without_thresholds_refuse_a_wanted_accuracy(checkpoint_path):
+    loader, values = Loader(), make_values(model_weight_file=checkpoint_path)
+    loader.load(values)
+    with pytest.raises(ParameterError, match=r"needs a weights file with thresholds, .* has none"):
+        choose_threshold(values.updated({"wanted_accuracy": 0.9}), loader.weights)
 
 
 @pytest.mark.parametrize("was_enabled", [True, False])

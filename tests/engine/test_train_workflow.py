@@ -132,11 +132,52 @@ def test_outputs_serve_other_tasks(workflow, training, three_digits):
     assert curves.ndim == confusion.ndim == 3
     assert np.ptp(curves) > 100
     table = training.get_output(2)
-    assert list(table.get_all_header_labels()) == ["precision", "recall", "f1", "support"]
+    assert list(table.get_all_header_labels()) == ["precision", "recall", "specificity", "f1", "support"]
     metrics = json.loads((Path(training.get_checkpoint()).parent / "metrics.json").read_text(encoding="utf-8"))
     recalls = [f"{row['recall']:.4f}" for row in metrics["validation"]["per_class"]]
     assert list(table.get_all_value_list()[1]) == recalls
     assert training.get_output(3).get_path() == training.get_checkpoint()
+
+
+def test_weights_are_evaluated_without_training(workflow, training, trained_run, digits_folder, tmp_path):
+    training.set_parameters(
+        {"dataset_folder": str(digits_folder), "evaluate_only": True, "model_weight_file": str(trained_run)}
+    )
+    workflow.run()
+    (folder,) = list_runs(tmp_path / "runs")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    expected = json.loads((trained_run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    assert metrics["split"] == "test"
+    assert metrics["evaluation"]["num_images"] == expected["num_images"] == 100
+    # Training may have computed in bfloat16, which may change an answer that was in doubt.
+    assert metrics["evaluation"]["accuracy"] == pytest.approx(expected["accuracy"], abs=0.02)
+    assert training.get_checkpoint() == str(trained_run / "best.safetensors")
+    assert len(training.get_output(2).get_all_value_list()[0]) == 10
+    assert np.ptp(training.get_output(1).get_image()) > 100
+
+
+def test_an_evaluation_of_nothing_is_refused(workflow, training, three_digits):
+    training.set_parameters({"dataset_folder": str(three_digits), "evaluate_only": True})
+    with pytest.raises(
+        RuntimeError, match=r"'evaluate_only' evaluates weights without training; expected a 'model_weight_file'"
+    ):
+        workflow.run()
+
+
+def test_a_wanted_accuracy_makes_doubtful_answers_unknown(workflow, trained_run, digits_folder):
+    from resnetkit.weights.checkpoint import open_weights
+
+    thresholds = open_weights(trained_run).metadata.thresholds
+    wanted, threshold, _ = thresholds[-1]
+    classifier = workflow.add_task(name="infer_resnet", auto_connect=True)
+    classifier.set_parameters({"model_weight_file": str(trained_run), "wanted_accuracy": wanted})
+    labels = set()
+    for path in sorted((digits_folder / "test").glob("*/*.png"))[::9]:
+        workflow.run_on(path=str(path))
+        (prediction,) = classifier.get_predictions()
+        assert (prediction.label == "unknown") == (prediction.confidence < threshold)
+        labels.add(prediction.label)
+    assert len(labels) > 3
 
 
 def test_a_second_run_replaces_the_outputs(workflow, training, three_digits, tmp_path):
@@ -146,7 +187,7 @@ def test_a_second_run_replaces_the_outputs(workflow, training, three_digits, tmp
     workflow.run()
     assert training.get_checkpoint() != first
     assert len(list_runs(tmp_path / "runs")) == 2
-    assert len(training.get_output(2).get_all_value_list()) == 4
+    assert len(training.get_output(2).get_all_value_list()) == 5
 
 
 def test_a_folder_on_the_input_wins(workflow, ikomia_root, three_digits, tmp_path):

@@ -7,14 +7,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from resnetkit.results.metrics import (
     MAX_DENSE_CLASSES,
+    compute_areas,
     compute_calibration,
     compute_metrics,
-    compute_wilson_interval,
+    compute_wilson_intervals,
     find_worst_mistakes,
 )
 
@@ -89,7 +91,18 @@ def test_class_without_images_is_zero_and_does_not_lower_the_averages() -> None:
     labels = np.array([0, 1, 0, 1])
     probabilities = np.eye(3)[labels]
     result = compute_metrics(labels, probabilities, ["a", "b", "absent"])
-    assert result["per_class"][2] == {"name": "absent", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert result["per_class"][2] == {
+        "name": "absent",
+        "precision": 0.0,
+        "recall": 0.0,
+        "specificity": 1.0,
+        "f1": 0.0,
+        "support": 0,
+        "auc": None,
+        "precision_interval": [0.0, 1.0],
+        "recall_interval": [0.0, 1.0],
+        "specificity_interval": pytest.approx([0.5101, 1.0], abs=1e-4),
+    }
     assert result["macro_avg"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
     assert len(result["confusion_matrix"]) == 3
 
@@ -154,7 +167,48 @@ def test_certainty_falls_into_the_last_bin() -> None:
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_interval_is_wilsons(num_right: int, num_images: int, low: float, high: float) -> None:
-    assert compute_wilson_interval(num_right, num_images) == pytest.approx((low, high), abs=5e-5)
+    assert compute_wilson_intervals(num_right, num_images).tolist() == pytest.approx([low, high], abs=5e-5)
+
+
+def test_intervals_are_scipys() -> None:
+    num_right, num_images = np.array([0, 3, 50, 999]), np.array([1, 3, 71, 1000])
+    expected = [binomtest(*pair).proportion_ci(method="wilson") for pair in zip(num_right, num_images, strict=True)]
+    np.testing.assert_allclose(compute_wilson_intervals(num_right, num_images), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_further_figures_are_scikit_learns(num_classes: int) -> None:
+    labels, probabilities = _draw(num_classes, 300)
+    result = compute_metrics(labels, probabilities, _name(num_classes))
+    predictions = probabilities.argmax(axis=1)
+    assert result["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(labels, predictions))
+    assert result["log_loss"] == pytest.approx(oracle.log_loss(labels, probabilities), rel=1e-4)
+    for label, row in enumerate(result["per_class"]):
+        is_class, is_named = labels == label, predictions == label
+        assert row["auc"] == pytest.approx(oracle.roc_auc_score(is_class, probabilities[:, label]))
+        # The specificity is the recall of everything else.
+        assert row["specificity"] == pytest.approx(oracle.recall_score(~is_class, ~is_named))
+        assert row["recall_interval"][0] < row["recall"] < row["recall_interval"][1]
+    assert result["macro_auc"] == pytest.approx(np.mean([row["auc"] for row in result["per_class"]]))
+
+
+def test_equal_scores_count_half_in_the_area() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.7, 0.3], [0.5, 0.5], [0.5, 0.5], [0.2, 0.8]])
+    assert compute_areas(labels, probabilities) == pytest.approx([0.875, 0.875])
+    assert compute_areas(labels[:2], probabilities[:2]) == [None, None]
+
+
+def test_intervals_of_means_cover_the_truth() -> None:
+    """What a bootstrap of 300 images says of balanced accuracy and macro F1, against many other samples of 300."""
+    reference = compute_metrics(*_draw(4, 40_000, seed=99), _name(4))
+    samples = [compute_metrics(*_draw(4, 300, seed=seed), _name(4)) for seed in range(40)]
+    for interval, truth in (
+        ("balanced_accuracy_interval", reference["balanced_accuracy"]),
+        ("macro_f1_interval", reference["macro_avg"]["f1"]),
+    ):
+        num_covered = sum(low <= truth <= high for low, high in (sample[interval] for sample in samples))
+        assert num_covered >= 34  # 38 are expected; fewer than 34 have a chance of 1 in 100
 
 
 def test_worst_mistakes_are_the_surest_wrong_answers() -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnetkit.answers.model import Model
 from resnetkit.data.dataset import Sample
-from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.results.pictures import PICTURE_SIZE, collect_mistakes, collect_samples
+from resnetkit.images.preprocessing import Preprocessing, normalize
+from resnetkit.results.pictures import PICTURE_SIZE, collect_mistakes, collect_samples, tile_batch
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
 METADATA = ModelMetadata(
-    "resnet18", ("landscape", "portrait"), Preprocessing(64, 73, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    "resnet18", ("landscape", "portrait"), Preprocessing(128, 146, "crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 )
 
 
@@ -102,3 +103,21 @@ def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
 def test_no_mistakes_no_pictures(model: Model, samples: list[Sample]) -> None:
     probabilities = np.eye(2)[[sample.label for sample in samples]]
     assert collect_mistakes(model, samples, probabilities) == []
+
+
+def test_a_map_of_few_cells_is_left_out(model: Model, samples: list[Sample]) -> None:
+    small = Model(model.runtime, model.preprocessing.at_size(96), model.classes)  # 3 x 3 cells
+    mistakes = collect_mistakes(small, samples, np.eye(2)[[1 - sample.label for sample in samples]])
+    assert len(mistakes) == len(samples)
+    assert all(mistake.heatmap is None for mistake in mistakes)
+
+
+def test_a_batch_is_shown_as_the_network_sees_it(photographs: Mapping[str, np.ndarray]) -> None:
+    preprocessing = METADATA.preprocessing
+    images = torch.stack([preprocessing.prepare(photographs[name]) for name in ("china", "flower", "astronaut")] * 4)
+    sheet = tile_batch(normalize(images, preprocessing.mean, preprocessing.std), preprocessing)
+    assert sheet.shape == (2 * 128 + 2, 8 * 130 - 2, 3)
+    for number, image in enumerate(images):
+        top, left = 130 * (number // 8), 130 * (number % 8)
+        tile = sheet[top : top + 128, left : left + 128].astype(int)
+        assert np.abs(tile - image.permute(1, 2, 0).numpy()).max() <= 1

@@ -125,7 +125,7 @@ def _make_mistakes(count: int, side: int = 60) -> list[Mistake]:
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 4, 1), (5, 3, 2), (8, 4, 2)])
 def test_mistakes_are_in_a_grid_with_their_heat_maps(count: int, columns: int, rows: int) -> None:
     image = to_array(draw_mistakes(_make_mistakes(count)))
-    assert (round(image.shape[1] / 502), round(image.shape[0] / 260)) == (columns, rows)
+    assert (round(image.shape[1] / 628), round(image.shape[0] / 325)) == (columns, rows)
     for index in range(8):
         assert _has_color(image, f"#{10 + index:02x}c85a") == (index < count)
         assert _has_color(image, f"#5ac8{10 + index:02x}") == (index < count and index % 2 == 1)

@@ -14,12 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnetkit.evaluation.decisions import compute_curves
 from resnetkit.exports.export import ExportedFile
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.page_text import describe_finding, describe_sizes, format_duration, format_percent, format_size
 from resnetkit.results.pictures import Mistake, SamplePicture
-from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME, ReportData, write_report
+from resnetkit.results.report import (
+    CONFUSION_NAME,
+    CURVES_NAME,
+    FIGURES_NAME,
+    MISTAKES_NAME,
+    REPORT_NAME,
+    ReportData,
+    SplitFigures,
+    write_report,
+)
 
 ATTACK = "<script>alert(1)</script>"
 ADDRESSES = {"src", "srcset", "href", "action", "formaction", "poster", "data", "background", "cite", "xlink:href"}
@@ -73,10 +83,17 @@ def _make_data(photo: np.ndarray, classes: list[str], **changes: Any) -> ReportD
         weights_path=Path.home() / "runs" / "best.safetensors",
         counts={"train": [10 + index for index in range(len(classes))], "val": np.bincount(labels).tolist()},
         history=history,
-        best_epoch=2,
-        metrics=compute_metrics(labels, probabilities, classes),
+        best={"epoch": 2},
+        findings={},
+        splits=[
+            SplitFigures(
+                "val",
+                compute_metrics(labels, probabilities, classes),
+                compute_curves(labels, probabilities, classes),
+                [Mistake(photo[:100], photo[:100], "a.jpg", classes[0], classes[1], 0.1, 0.9)],
+            )
+        ],
         samples=[SamplePicture(photo[:200, :300], classes[0]), SamplePicture(photo[:32, :32], classes[1])],
-        mistakes=[Mistake(photo[:100], photo[:100], "a.jpg", classes[0], classes[1], 0.1, 0.9)],
         parameters=TrainParameters().model_dump(),
         versions={"torch": "2.6.0"},
         timings={"training": 61.2, "total": 75.0},
@@ -110,11 +127,22 @@ def _write(folder: Path, data: ReportData) -> _Page:
 
 
 def test_files_are_written_and_nothing_else(plain_folder: Path) -> None:
-    pictures = {CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME}
-    assert {path.name for path in plain_folder.iterdir()} == {REPORT_NAME, *pictures}
-    for name in pictures:
+    pictures = (CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME)
+    assert {path.name for path in plain_folder.iterdir()} == {REPORT_NAME, FIGURES_NAME, *pictures}
+    charts = ("curves", "confusion_matrix", "calibration", "thresholds", "roc")
+    figures = {path.name for path in (plain_folder / FIGURES_NAME).iterdir()}
+    assert figures == {f"{name}.{suffix}" for name in charts for suffix in ("png", "pdf")}
+    for name in (*pictures, *(f"{FIGURES_NAME}/{name}.png" for name in charts)):
         with Image.open(plain_folder / name) as picture:
             assert min(picture.size) > 200
+            assert picture.info["dpi"] == pytest.approx((200, 200), abs=0.01)
+
+
+def test_charts_for_papers_are_lines_and_letters(plain_folder: Path) -> None:
+    for path in (plain_folder / FIGURES_NAME).glob("*.pdf"):
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF")
+        assert b"/Font" in content
 
 
 def test_page_needs_no_network(plain_folder: Path, plain_page: _Page) -> None:
@@ -154,7 +182,7 @@ def test_names_are_text_and_never_markup(photo: np.ndarray, plain_page: _Page, t
             weights_path=tmp_path / f"{quoted}{ATTACK}" / "best.safetensors",
             notes=[ATTACK],
             findings={"unreadable": [{"path": ATTACK, "reason": quoted}], "leaks": [[ATTACK, quoted]]},
-            mistakes=[Mistake(photo[:50], None, ATTACK, quoted, ATTACK, 0.1, 0.9)],
+            unused={ATTACK: quoted},
             versions={ATTACK: quoted},
             finished_at=ATTACK,
         ),
@@ -169,17 +197,19 @@ def test_page_says_what_was_measured(photo: np.ndarray, tmp_path: Path) -> None:
     data = _make_data(
         photo, ["cat", "dog", "bird"], notes=["Stopped in epoch 2 of 9."], finished_at="2026-07-14T15:32:01+02:00"
     )
-    page = _write(tmp_path, dataclasses.replace(data, test_metrics=data.metrics))
-    num_right = round(60 * data.metrics["accuracy"])
+    metrics = data.splits[0].metrics
+    page = _write(tmp_path, dataclasses.replace(data, unused={"augmentation": "the head sees plain views"}))
+    num_right = round(60 * metrics["accuracy"])
     for text in (
         "resnet18 on zoo",
         f"{num_right} of 60 validation images are classified correctly",
-        format_percent(data.metrics["accuracy"]),
-        format_percent(data.metrics["macro_avg"]["f1"]),
-        format_percent(data.metrics["expected_calibration_error"]),
+        format_percent(metrics["accuracy"]),
+        format_percent(metrics["macro_avg"]["f1"]),
+        format_percent(metrics["expected_calibration_error"]),
         "Stopped in epoch 2 of 9.",
         "2026-07-14 15:32",
-        "Test accuracy",
+        "{:.1f} % to".format(100 * metrics["accuracy_interval"][0]),
+        "the head sees plain views",
         "11.3 MB",
         "80.0 % (-1.25 points)",
         "learning_rate",
@@ -187,15 +217,72 @@ def test_page_says_what_was_measured(photo: np.ndarray, tmp_path: Path) -> None:
         "1 min 15 s",
     ):
         assert text in page.text
-    # Two samples, one mistake with its heat map, three charts.
-    assert len(page.get_all("img")) == 7
+    # Two samples, one mistake with its heat map, five charts.
+    assert len(page.get_all("img")) == 9
+    assert page.text.count("augmentation") == 1  # among those without effect alone
+
+
+def test_a_test_split_is_shown_as_fully_as_validation(photo: np.ndarray, tmp_path: Path) -> None:
+    data = _make_data(photo, ["cat", "dog"])
+    test = dataclasses.replace(data.splits[0], name="test")
+    page = _write(tmp_path, dataclasses.replace(data, splits=[*data.splits, test]))
+    sections = [attributes["id"] for attributes in page.get_all("section")]
+    both = ["confusion", "mistakes", "classes", "calibration", "thresholds"]
+    assert sections == ["training", *both, *(f"test_{name}" for name in both), "data", "use", "details"]
+    assert len(page.get_all("img")) == 2 + 2 * 2 + 9
+    assert "They also chose the epoch" in page.text
+    assert "They were used once" in page.text
+    assert "Test accuracy" in page.text
+    assert (tmp_path / FIGURES_NAME / "test_confusion_matrix.pdf").is_file()
+
+
+def test_an_evaluation_speaks_of_no_training(photo: np.ndarray, tmp_path: Path) -> None:
+    classes = ["cat", "dog", *(f"absent {index}" for index in range(20))]
+    labels = np.array([0, 1, 0, 1])
+    probabilities = np.eye(22)[[0, 1, 1, 1]]
+    figures = compute_metrics(labels, probabilities, classes), compute_curves(labels, probabilities, classes)
+    mistake = Mistake(photo[:100], None, "a.jpg", "cat", "dog", 0.1, 0.9)
+    page = _write(
+        tmp_path,
+        _make_data(
+            photo,
+            classes,
+            splits=[SplitFigures("evaluation", *figures, [mistake])],
+            counts={"evaluation": np.bincount(labels, minlength=22).tolist()},
+            history=(),
+            best={},
+            findings=None,
+            parameters={"model_name": "resnet18"},
+        ),
+    )
+    assert "evaluation report" in page.text
+    for word in ("epoch", "training images", "validation", "Every file was looked at"):
+        assert word not in page.text.replace("compared with PyTorch on validation images", "")
+    assert not (tmp_path / CURVES_NAME).exists()
+    # Classes that play no part, and a heat map that would say nothing.
+    assert "absent 3" not in page.text
+    assert "20 classes that have no image and were never predicted are left out" in page.text
+    assert "4 images in 2 classes" in page.text
+    assert "too few cells" in page.text
+
+
+def test_what_is_printed_is_light_and_whole(plain_folder: Path, plain_page: _Page) -> None:
+    assert all("loading" not in attributes for attributes in plain_page.get_all("img"))
+    assert {attributes["media"] for attributes in plain_page.get_all("source")} == {
+        "screen and (prefers-color-scheme: dark)"
+    }
+    style = (plain_folder / REPORT_NAME).read_text(encoding="utf-8")
+    assert "@media (prefers-color-scheme" not in style
 
 
 def test_everything_optional_may_be_missing(photo: np.ndarray, tmp_path: Path) -> None:
+    single = np.array([0]), np.array([[0.9, 0.1]])
     data = _make_data(
-        photo, ["cat", "dog"], metrics=compute_metrics(np.array([0]), np.array([[0.9, 0.1]]), ["cat", "dog"])
+        photo,
+        ["cat", "dog"],
+        splits=[SplitFigures("val", compute_metrics(*single, ["cat", "dog"]), compute_curves(*single, ["cat", "dog"]))],
     )
-    nothing = {"samples": (), "mistakes": (), "parameters": {}, "versions": {}, "timings": {}, "exports": ()}
+    nothing = {"samples": (), "parameters": {}, "versions": {}, "timings": {}, "exports": ()}
     (tmp_path / MISTAKES_NAME).write_bytes(b"of an earlier report")
     page = _write(tmp_path, dataclasses.replace(data, **nothing))  # type: ignore[arg-type]
     assert "nothing unreadable, no duplicates" in page.text

@@ -49,6 +49,7 @@ def test_the_run_folder_is_complete(result):
         "best.safetensors", "state.pt", "classes.txt", "resnet18.pth", "metrics.json", "metrics.csv",
         "data_report.json", "predictions.npz", "report.html", "training_curves.png", "confusion_matrix.png",
         "preprocessing.json",
+        "training_samples.png", "figures",
     }  # fmt: skip
     assert (result.folder.parent / "latest").resolve() == result.folder
     assert (result.folder / "classes.txt").read_text(encoding="utf-8").split("\n") == [*"0123456789", ""]
@@ -62,6 +63,15 @@ def test_the_checkpoint_describes_itself(result):
     assert metadata.metrics["val_accuracy"] == result.best["val_accuracy"]
     assert metadata.training["learning_rate"] == 0.003
     assert str(result.folder.parent) not in json.dumps(metadata.to_strings())
+
+
+def test_thresholds_are_those_of_the_validation_images(result):
+    saved = np.load(result.folder / "predictions.npz")
+    is_right = saved["val_probabilities"].argmax(axis=1) == saved["val_labels"]
+    for wanted, threshold, kept in open_weights(result.folder).metadata.thresholds:
+        is_kept = saved["val_probabilities"].max(axis=1) >= threshold
+        assert is_kept.mean() == pytest.approx(kept, abs=0.01)
+        assert is_right[is_kept].mean() >= wanted
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(result):
@@ -313,7 +323,7 @@ except OSError as error:
     ).output
     assert "no space left to write into" in output
     (folder,) = (tmp_path / "runs").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["data_report.json", "state.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data_report.json", "state.pt", "training_samples.png"]
     resumed = train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert len(resumed.history) == 1
 

@@ -1,0 +1,118 @@
+"""Charts to decide by: what a threshold keeps and how much of that is right, ROC and precision-recall curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnetkit.results.plots import LIGHT, Theme, add_legend, make_figure, shorten_names, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: One colour a class: Tableau's ten, which are told apart on light and dark ground.
+_CLASS_COLORS = (
+    *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1"),
+    *("#9c755f", "#ff9da7", "#76b7b2", "#edc948", "#8a8f98"),
+)
+
+
+def draw_thresholds(curves: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
+    """Draw what each threshold keeps, and how many of the answers kept are right; beside it the same for each class.
+
+    Args:
+        curves: Result of `resnetkit.evaluation.decisions.compute_curves`.
+        theme: Colours.
+    """
+    per_class = curves["per_class"]
+    figure = make_figure(11.0 if per_class else 5.6, 4.2, theme)
+    axes = figure.subplots(1, 2 if per_class else 1, squeeze=False)[0]
+    overall, curve = axes[0], curves["threshold_curve"]
+    style_axes(overall, theme, "Above a threshold")
+    thresholds, kept, accuracy, lowest, highest = (
+        100 * np.array(curve[name]) for name in ("threshold", "kept", "accuracy", "lowest", "highest")
+    )
+    overall.plot(thresholds, accuracy, color=theme.primary, linewidth=1.8, label="right of those kept")
+    overall.fill_between(thresholds, lowest, highest, color=theme.primary, alpha=0.15, linewidth=0)
+    overall.plot(thresholds, kept, color=theme.accent, linewidth=1.8, label="kept")
+    overall.set(xlim=(min(float(thresholds[-1]), 99.0), 100), ylim=(0, 101))
+    _label(overall, theme, "threshold of the confidence in %", "% of the answers")
+    add_legend(overall, theme)
+    if per_class:
+        _draw_classes(axes[1], per_class, theme)
+    return figure
+
+
+def draw_class_curves(
+    per_class: Iterable[Mapping[str, Any]], areas: Mapping[str, float], theme: Theme = LIGHT
+) -> Figure:
+    """Draw ROC and precision-recall curves of each class against all others.
+
+    Args:
+        per_class: `per_class` of `resnetkit.evaluation.decisions.compute_curves`.
+        areas: Area under the ROC curve of each class, by its name.
+        theme: Colours.
+    """
+    rows = [row for row in per_class if row["roc"] is not None]
+    figure = make_figure(11.0, 4.2, theme)
+    roc, precision_recall = figure.subplots(1, 2)
+    style_axes(roc, theme, "ROC")
+    style_axes(precision_recall, theme, "Precision and recall")
+    roc.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.0)
+    names = shorten_names([row["name"] for row in rows], 18)
+    for row, name, color in zip(rows, names, _CLASS_COLORS, strict=False):
+        curve = row["roc"]
+        x, y = 100 * np.array(curve["false_positive_rate"]), 100 * np.array(curve["sensitivity"])
+        roc.plot(x, y, color=color, linewidth=1.6, label=f"{name}  {areas[row['name']]:.3f}", clip_on=False)
+        curve = row["precision_recall"]
+        x, y = 100 * np.array(curve["recall"]), 100 * np.array(curve["precision"])
+        label = f"{name}  {curve['average_precision']:.3f}"
+        precision_recall.plot(x, y, color=color, linewidth=1.6, label=label, clip_on=False)
+    for axes in (roc, precision_recall):
+        axes.set(xlim=(0, 100), ylim=(0, 101))
+    _label(roc, theme, "others called so, in % (1 - specificity)", "found in % (sensitivity)")
+    _label(precision_recall, theme, "recall in %", "precision in %")
+    _list_classes(roc, theme, "area under the curve")
+    _list_classes(precision_recall, theme, "average precision")
+    return figure
+
+
+def _draw_classes(axes: Axes, per_class: Iterable[Mapping[str, Any]], theme: Theme) -> None:
+    style_axes(axes, theme, "Class by class")
+    rows = [row for row in per_class if row["threshold_curve"]["kept"]]
+    names = shorten_names([row["name"] for row in rows], 18)
+    lowest = 100.0
+    for row, name, color in zip(rows, names, _CLASS_COLORS, strict=False):
+        kept, accuracy = (100 * np.array(row["threshold_curve"][key]) for key in ("kept", "accuracy"))
+        lowest = min(lowest, float(accuracy.min()))
+        axes.plot(kept, accuracy, color=color, linewidth=1.6, label=name, clip_on=False)
+    axes.set(xlim=(0, 100), ylim=(max(0.0, lowest - 5), 101))
+    _label(axes, theme, "kept, in % of the answers that name the class", "right, in % of those kept")
+    _list_classes(axes, theme, "")
+
+
+def _label(axes: Axes, theme: Theme, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=theme.muted)
+    axes.set_ylabel(y, color=theme.muted)
+
+
+def _list_classes(axes: Axes, theme: Theme, title: str) -> None:
+    """Name the classes right of the axes, where no line is."""
+    if not axes.get_legend_handles_labels()[1]:
+        return
+    legend = axes.legend(
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=8.5,
+        title_fontsize=8.5,
+        handlelength=1.2,
+    )
+    legend.get_title().set_color(theme.muted)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
