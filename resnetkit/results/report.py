@@ -78,9 +78,9 @@ class ReportData:
         weights_path: The best checkpoint; the snippet that uses the model names it.
         counts: Images of each class after unreadable ones were left out, by split: train, val and, where there is
             one, test; each a sequence as long as `classes`.
-        history: One row per epoch: epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate, and
-            train_accuracy where measured; or one per strength of a solved head: scaling, strength, train_loss,
-            val_loss, val_accuracy, held_out_loss; other keys are ignored.
+        history: One row per epoch: epoch (0 is a solved head before them), train_loss, val_loss, val_accuracy,
+            learning_rate, and train_accuracy where measured; or one per strength of a solved head: scaling,
+            strength, train_loss, val_loss, val_accuracy, held_out_loss; other keys are ignored.
         best: What was kept: epoch or strength, val_accuracy, val_loss.
         metrics: Result of `compute_metrics` on the validation images, with the best weights.
         test_metrics: The same on the test images, where there are any.

@@ -73,7 +73,7 @@ def _make_data(photo: np.ndarray, classes: list[str], **changes: Any) -> ReportD
         weights_path=Path.home() / "runs" / "best.safetensors",
         counts={"train": [10 + index for index in range(len(classes))], "val": np.bincount(labels).tolist()},
         history=history,
-        best_epoch=2,
+        best={"epoch": 2, "val_accuracy": 0.8, "val_loss": 0.6},
         metrics=compute_metrics(labels, probabilities, classes),
         samples=[SamplePicture(photo[:200, :300], classes[0]), SamplePicture(photo[:32, :32], classes[1])],
         mistakes=[Mistake(photo[:100], photo[:100], "a.jpg", classes[0], classes[1], 0.1, 0.9)],
