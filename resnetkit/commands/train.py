@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
     paths = {"run_folder": result.folder, "checkpoint": result.checkpoint, "report": result.report}
     figures = {
         "ended": result.reason,
-        "epochs": len(result.history),
+        "epochs": sum(row.get("epoch") != 0 for row in result.history),
         "best": best,
         "test_accuracy": test_accuracy,
         "classes": list(result.classes),

@@ -16,9 +16,9 @@ from resnetkit.data.augmentation import mix_batch
 from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start
-from resnetkit.learners.learner import ImageSplits, Predictions, shuffle
+from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import Numerics
-from resnetkit.learners.recipe import Recipe
+from resnetkit.learners.recipe import Recipe, count_views
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -48,34 +48,40 @@ class NetworkLearner:
         self._recipe = recipe
         self._start = start
 
-    def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Recipe:
+    def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Preparation:
         """Start from a solved head, where the recipe says so, and find out whether mirrored images keep their class.
 
         A random head would first spoil the backbone: Kumar et al., "Fine-Tuning can Distort Pretrained Features and
         Underperform Out-of-Distribution" (2022). A head that fits the training images, on the other hand, leaves the
         layers below it nothing to learn from: a weak fit, of strength `_START_STRENGTH`, made 0.96 of hand signs right
-        in the end, the best head 0.89.
+        in the end, the best head 0.89. The best head is a candidate beside the epochs: where the features are good
+        already and the images few, it may be better than all of them.
         """
-        if self._recipe.starts_from_solved_head and not is_resumed:
-            head = HeadLearner(self._start, self._splits, self._parameters, replace(self._recipe, num_views=0))
-            head.compute_features(["train", "val"], folder, progress)
-            path = head.solve(progress)
-            start = min(path.solutions, key=lambda solution: abs(math.log(solution.strength / _START_STRENGTH)))
-            with torch.no_grad():
-                self.module.fc.weight.copy_(torch.from_numpy(start.weight))
-                self.module.fc.bias.copy_(torch.from_numpy(start.bias))
-            if self._recipe.changes.kind == "gentle" and self._parameters.horizontal_flip == "auto":
-                predictions = head.predict("val", progress)
-                keeps_class = check_mirror(predictions.logits, head.predict_mirrored(progress), predictions.labels)
-                reason = (
-                    "mirrored validation images keep their class"
-                    if keeps_class
-                    else "a mirrored image is another class"
-                )
-                self._recipe = self._recipe.with_mirror(keeps_class, reason)
-                self._splits.change(self._recipe.changes)
-            head.close_features()
-        return self._recipe
+        if is_resumed or not self._recipe.starts_from_solved_head:
+            return Preparation(self._recipe)
+        num_views = count_views(self._parameters, len(self._splits.dataset.train))
+        head = HeadLearner(self._start, self._splits, self._parameters, replace(self._recipe, num_views=num_views))
+        head.compute_features(["train", "val"], folder, progress)
+        path = head.solve(progress)
+        if self._recipe.changes.kind == "gentle" and self._parameters.horizontal_flip == "auto":
+            self._choose_mirror(head, progress)
+        chosen, weights = path.chosen, head.get_state_dict()
+        head.close_features()
+        start = min(path.solutions, key=lambda solution: abs(math.log(solution.strength / _START_STRENGTH)))
+        with torch.no_grad():
+            self.module.fc.weight.copy_(torch.from_numpy(start.weight))
+            self.module.fc.bias.copy_(torch.from_numpy(start.bias))
+        assert chosen.val_loss is not None
+        assert chosen.val_accuracy is not None
+        figures = {"train_loss": chosen.train_loss, "val_loss": chosen.val_loss, "val_accuracy": chosen.val_accuracy}
+        return Preparation(self._recipe, (figures, weights))
+
+    def _choose_mirror(self, head: HeadLearner, progress: Progress) -> None:
+        predictions = head.predict("val", progress)
+        keeps_class = check_mirror(predictions.logits, head.predict_mirrored(progress), predictions.labels)
+        reason = "mirrored validation images keep their class" if keeps_class else "a mirrored image is another class"
+        self._recipe = self._recipe.with_mirror(keeps_class, reason)
+        self._splits.change(self._recipe.changes)
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from resnetkit.learners.initialization import Start
-from resnetkit.learners.learner import ImageSplits, Predictions, shuffle
+from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import compute_class_weights
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.imports import start_importing
@@ -69,7 +69,7 @@ class HeadLearner:
         self._stores: dict[str, FeatureStore] = {}
         self._readable: dict[str, np.ndarray] = {}
 
-    def prepare(self, folder: Path, progress: Progress, is_resumed: bool = False) -> Recipe:  # noqa: ARG002
+    def prepare(self, folder: Path, progress: Progress, is_resumed: bool = False) -> Preparation:  # noqa: ARG002
         """Compute the features of all images; beyond a bound they lie in `folder`."""
         if self._recipe.num_views and self._recipe.changes.kind == "strong":
             logger.info("mixup and cutmix mix images, not features; they are left out")
@@ -78,7 +78,7 @@ class HeadLearner:
         start_importing(_NEEDED_LATER)
         self.compute_features([split for split, labels in self._labels.items() if len(labels)], folder, progress)
         self._splits.forget()
-        return self._recipe
+        return Preparation(self._recipe)
 
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
         """Compute the features of all images of some splits, all views of each."""

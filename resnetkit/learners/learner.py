@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,20 @@ class Predictions:
     logits: np.ndarray
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What was found out before the first epoch.
+
+    Attributes:
+        recipe: With what only the images could tell.
+        head: A solved head as a candidate beside all epochs: its validation loss and accuracy, its training loss, and
+            the weights of the whole network; None where none was solved.
+    """
+
+    recipe: Recipe
+    head: tuple[Mapping[str, float], Mapping[str, torch.Tensor]] | None = None
+
+
 class Learner(Protocol):
     """Inputs and network of one kind of training.
 
@@ -50,8 +64,8 @@ class Learner(Protocol):
     def module(self) -> nn.Module:
         """What the optimizer changes."""
 
-    def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Recipe:
-        """Do what is done once before the first epoch, and return the recipe with what only the images could tell.
+    def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Preparation:
+        """Do what is done once before the first epoch.
 
         Args:
             folder: Takes temporary files.

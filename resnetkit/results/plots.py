@@ -127,8 +127,8 @@ def draw_training_curves(
     """Draw loss, accuracy and learning rate over the epochs.
 
     Args:
-        history: One row an epoch with epoch (from 1), train_loss, val_loss, val_accuracy, learning_rate and, where
-            it was measured, train_accuracy. Accuracies are shares; a missing value or None leaves a gap.
+        history: One row an epoch with epoch (0 is a solved head), train_loss, val_loss, val_accuracy, learning_rate
+            and, where it was measured, train_accuracy. Accuracies are shares; a missing value or None leaves a gap.
         best_epoch: The epoch whose weights were kept, marked by a dotted line.
         theme: Colours.
     """

@@ -63,15 +63,19 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)
     with closing(run), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
+        run.adopt(
+            run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)), time.monotonic() - began
+        )
+        run.timings["preparation"] = time.monotonic() - began
         for row in run.state.history:
             tracker.log_epoch(row)
-        run.adopt(run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)))
-        run.timings["preparation"] = time.monotonic() - began
         if run.recipe.is_solved:
             reason = _solve(run, tracker)
         else:
             reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
         run.timings["training"] = sum(row["seconds"] for row in run.state.history)
+        if run.is_head_kept:
+            reason += "; the solved head before them was better on the validation images and is kept"
         result = conclude(run, reason, began)
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)

@@ -24,7 +24,7 @@ from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start, initialize
-from resnetkit.learners.learner import ImageSplits, Learner
+from resnetkit.learners.learner import ImageSplits, Learner, Preparation
 from resnetkit.learners.optimization import (
     Loss,
     build_optimizer,
@@ -105,7 +105,7 @@ class Run:
     _is_published: bool = False
 
     def __post_init__(self) -> None:
-        self._num_saved = self.state.epoch
+        self._num_saved = len(self.state.history)
 
     @property
     def dataset(self) -> Dataset:
@@ -136,9 +136,31 @@ class Run:
             training={**settings, "numerics": self.learner.numerics, "recipe": self.recipe.to_dict()},
         )
 
-    def adopt(self, recipe: Recipe) -> None:
-        """Go on with the recipe that the learner made of the first one."""
-        self.recipe, self.state.recipe = recipe, recipe.to_dict()
+    @property
+    def is_head_kept(self) -> bool:
+        """Whether no epoch was better than the solved head before them."""
+        best = find_best(self.state.history)
+        return best is not None and best.get("epoch") == 0
+
+    def adopt(self, preparation: Preparation, seconds: float) -> None:
+        """Go on with the recipe that the learner made of the first one; a solved head is taken up as epoch 0."""
+        self.recipe, self.state.recipe = preparation.recipe, preparation.recipe.to_dict()
+        if preparation.head is None:
+            return
+        figures, weights = preparation.head
+        row = {
+            "epoch": 0,
+            "train_loss": figures["train_loss"],
+            "train_accuracy": None,
+            "val_loss": figures["val_loss"],
+            "val_accuracy": figures["val_accuracy"],
+            "learning_rate": 0.0,
+            "seconds": seconds,
+        }
+        self._unsaved_best = row, weights
+        self.state.weights = self.learner.module.state_dict()  # what the first epoch begins with
+        self.state.history.append(row)
+        self.save()
 
     def open_optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer, in the state of the last finished epoch.
@@ -194,7 +216,7 @@ class Run:
 
         A process that is killed in between trains the same epochs again. The first save makes `latest` point here.
         """
-        if self._num_saved == self.state.epoch:
+        if self._num_saved == len(self.state.history):
             return
         if self._unsaved_best is not None:
             row, weights = self._unsaved_best
@@ -207,7 +229,7 @@ class Run:
             self._is_published = True
         self._write_history()
         write_state(self.folder, self.state)
-        self._num_saved = self.state.epoch
+        self._num_saved = len(self.state.history)
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
 
     def show_batch(self, inputs: torch.Tensor) -> None:
@@ -231,9 +253,10 @@ class Run:
         if best is not None and "strength" in best:
             kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"
         elif best is not None:
+            last = self.state.history[self._num_saved - 1]["epoch"]
             kept = (
                 f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
-                f"kept; resume_from={self.folder} goes on after epoch {self._num_saved}"
+                f"kept; resume_from={self.folder} goes on after epoch {last}"
             )
         return kept
 
@@ -275,7 +298,8 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     start = initialize(parameters, dataset.classes)
     recipe = choose_recipe(parameters, len(dataset.train))
     if earlier_folder is not None:
-        recipe = read_recipe(earlier, recipe)
+        # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
+        recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)

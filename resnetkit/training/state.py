@@ -30,8 +30,9 @@ _MAX_DEPTH = 6
 _MAX_NUMBER = 10**9
 _PLAIN = (str, int, float, bool, type(None), list)
 
-#: Figures of one epoch: epoch (from 1), train_loss, train_accuracy (None for mixed targets), val_loss, val_accuracy,
-#: learning_rate (of the last step), seconds. Or of one strength of a solved head, see `Run.finish_path`.
+#: Figures of one epoch: epoch (from 1; 0 is a solved head before them), train_loss, train_accuracy (None for mixed
+#: targets), val_loss, val_accuracy, learning_rate (of the last step), seconds. Or of one strength of a solved head, see
+#: `Run.finish_path`.
 Row = dict[str, Any]
 
 #: Parameters that a resumed run may change: none of them has an influence on the weights of an epoch. What the
@@ -88,15 +89,19 @@ class TrainingState:
 
     @property
     def epoch(self) -> int:
-        """Number of finished epochs."""
-        return len(self.history)
+        """Number of finished epochs, or of solutions; a solved head before the epochs is none."""
+        return len(self._epochs)
+
+    @property
+    def _epochs(self) -> list[Row]:
+        return [row for row in self.history if row.get("epoch") != 0]
 
     @property
     def epochs_without_progress(self) -> int:
         """Number of epochs since validation accuracy last rose."""
-        if not self.history:
+        if not self._epochs:
             return 0
-        accuracies = [row["val_accuracy"] for row in self.history]
+        accuracies = [row["val_accuracy"] for row in self._epochs]
         return len(accuracies) - 1 - accuracies.index(max(accuracies))
 
 
@@ -293,9 +298,10 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
             continue
         hint = "give the run's own value, or start a new run"
         if name == "epochs":
-            if parameters.scheduler == "constant" and isinstance(before, int) and value > before:
+            is_free = parameters.optimizer != "auto" and parameters.scheduler == "constant"
+            if is_free and isinstance(before, int) and value > before:
                 continue
-            hint += "; only more epochs under scheduler=constant leave the earlier ones as they were"
+            hint += "; only more epochs of sgd or adamw under scheduler=constant leave the earlier ones as they were"
         raise ParameterError(f"'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}")
 
 
