@@ -18,9 +18,8 @@ from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
 from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
-from resnetkit.machine.files import to_printable
 from resnetkit.machine.progress import Progress
-from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.speaking import get_logger, to_printable
 from resnetkit.machine.threads import compute_alone, count_cores
 from resnetkit.sources.names import SPLITS
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import secrets
 import stat
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.speaking import get_logger, to_printable
 
 logger = get_logger()
 
@@ -46,11 +45,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file with Unix line ends, whole or not at all; see `to_printable` for odd file names."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_printable(text).encode("utf-8"))
-
-
-def to_printable(text: str) -> str:
-    """Replace what stands in Python's strings for bytes of file names that are no UTF-8, which cannot be encoded."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-from resnetkit.machine.files import to_printable
 
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
@@ -31,6 +30,11 @@ def speak_as(name: str) -> Iterator[None]:
 def get_logger() -> logging.Logger:
     """Return the one logger of the library: a filter sees what is logged through its logger, not through children."""
     return _LOGGER
+
+
+def to_printable(text: str) -> str:
+    """Replace what stands in Python's strings for bytes of file names that are no UTF-8, which cannot be encoded."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _prefix_error(error: Exception, name: str) -> None:
