@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import threading
@@ -328,3 +329,18 @@ def test_nothing_is_written_into_plugins_or_data(workflow, training, three_digit
     assert sorted(data.rglob("*")) == before
     written = {path for name in ("train_resnet", "infer_resnet") for path in (REPOSITORY / name).rglob("*")} - code
     assert not [path for path in written if "__pycache__" not in path.parts]
+
+
+def test_what_the_engine_saves_has_names_of_its_own(workflow, training, three_digits):
+    """Both pictures would be `train_resnet.png`, and the table's file would lack a heading."""
+    training.set_parameters({"epochs": 1, "dataset_folder": str(three_digits)})
+    workflow.set_auto_save(True)
+    workflow.run()
+    saved = Path(workflow.get_last_run_folder())
+    files = sorted(path.name for path in saved.rglob("*") if path.is_file())
+    assert [name for name in files if name.endswith((".png", ".csv"))] == ["train_resnet_classes.csv"]
+    with (saved / "train_resnet_classes.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", "precision", "recall", "f1", "support"]
+    assert [(row[0], len(row)) for row in rows] == [(name, 5) for name in "012"]
+    assert len(list(Path(training.get_checkpoint()).parent.glob("*.png"))) >= 2
