@@ -188,6 +188,49 @@ def test_fine_tuning_that_learns_more_is_kept(digits_folder, make_auto, tmp_path
     assert result.best["val_accuracy"] >= result.history[0]["val_accuracy"]
 
 
+SCRATCH = {**AUTO, "epochs": 6, "batch_size": 8, "augmentation": "auto", "precision": "fp32"}
+
+
+def write_halves(folder, are_stacked):
+    """Write noisy images of which the left or right half is bright, as the class says; stacked, the top or bottom."""
+    draws = np.random.default_rng(0)
+    for part, count in (("train", 16), ("val", 12)):
+        for side, name in enumerate(("first", "second")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draws.integers(0, 100, (32, 32, 3))
+                pixels[:, 16 * side : 16 * side + 16] += 120
+                image = Image.fromarray((pixels.swapaxes(0, 1) if are_stacked else pixels).astype(np.uint8))
+                image.save(folder / part / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("are_stacked", [True, False], ids=["top and bottom", "left and right"])
+def test_training_from_scratch_finds_out_whether_a_mirrored_image_keeps_its_class(
+    make_parameters, tmp_path, are_stacked
+):
+    result = train(make_parameters(**SCRATCH), write_halves(tmp_path / "data", are_stacked))
+    recipe = open_weights(result.checkpoint).metadata.training["recipe"]
+    assert result.history[1]["val_accuracy"] > 0.9  # two of six epochs: it can tell by then
+    assert recipe["changes"]["horizontal_flip"] is are_stacked
+    assert recipe["reasons"]["horizontal_flip"]
+
+
+def test_what_was_found_out_about_mirrors_outlives_a_stop(make_parameters, tmp_path, monkeypatch):
+    data = write_halves(tmp_path / "data", are_stacked=True)
+    whole = train(make_parameters(**SCRATCH), data)
+    parameters = make_parameters(**SCRATCH, output_folder=str(tmp_path / "stopped"))
+    count = []
+    progress = Progress(lambda: len(count) >= 3, lambda: count.append(1))
+    with pytest.raises(TrainingStopped, match="in epoch 4 of 6"):
+        train(parameters, data, progress)
+    folder = next((tmp_path / "stopped").glob("*/state.pt")).parent.resolve()
+    monkeypatch.setattr(finetuning, "check_mirror", None)  # would fail if it was asked again
+    resumed = train(parameters.updated({"resume_from": str(folder)}), data)
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert without_times(resumed.folder) == without_times(whole.folder)
+
+
 @pytest.fixture
 def solve_unbalanced(digits_folder, make_auto, tmp_path):
     """`solve_unbalanced(**values)`: the path of a head on 12, 6 and 3 images, their probabilities and labels."""
