@@ -13,7 +13,7 @@ calibration, charts and the report page. A peer's begin with reading and end wit
     python benchmarks/learning.py --data FOLDER [--sets sign15 digits] [--learners full timm] [--seeds 3]
 
 Every run is kept as a line of results/learning.jsonl; those that are there are not repeated, and the table is made of
-all. FOLDER holds `sign_digits`, `objects32` and the weights `resnet18_cifar10_64.pth`; without it there are digits alone.
+all. FOLDER holds `sign_digits`, `objects32` and the weights `resnet18_cifar10_64.pth`; without it there are digits.
 """
 
 from __future__ import annotations

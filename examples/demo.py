@@ -28,20 +28,13 @@ PICTURES_FOLDER = REPOSITORY / "demo"
 #: Side in pixels of a stored digit (4 times its own 8x8) and of the network's input.
 DIGIT_SIZE = 32
 
-#: From scratch, the whole network; without augmentation, since a mirrored digit is another sign.
+#: From scratch, the whole network; all else is left to the recipe that suits the data.
 TRAINING = {
     "model_name": "resnet18",
     "use_pretrained": False,
     "feature_extract": False,
     "input_size": DIGIT_SIZE,
     "resize_mode": "squash",
-    "augmentation": "none",
-    "epochs": 8,
-    "batch_size": 64,
-    "optimizer": "adamw",
-    "learning_rate": 0.003,
-    "weight_decay": 0.5,
-    "label_smoothing": 0.1,
 }
 
 

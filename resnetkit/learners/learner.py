@@ -73,6 +73,9 @@ class Learner(Protocol):
             is_resumed: Whether weights and recipe come from an earlier run and are to stay.
         """
 
+    def review(self, num_epochs: int, progress: Progress) -> Recipe:
+        """Return the recipe to go on with after so many epochs."""
+
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""
 

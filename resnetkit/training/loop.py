@@ -104,9 +104,11 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     while (reason := _find_reason_to_end(run, deadline)) is None:
         try:
             row = _train_epoch(run, optimizer, run.state.epoch)
+            recipe = run.learner.review(row["epoch"], run.progress)
         except BaseException:
             run.save()
             raise
+        run.recipe, run.state.recipe = recipe, recipe.to_dict()
         run.finish_epoch(row, optimizer)
         tracker.log_epoch(row)
         run.progress.on_epoch()

@@ -43,6 +43,29 @@ def test_no_temperature_where_cross_validation_says_that_it_would_hurt():
     assert find_temperature(logits, labels) != pytest.approx(1.0, rel=0.1)
 
 
+@pytest.mark.parametrize("num_images", [20, 90, 1000])
+def test_answers_that_are_all_right_do_not_make_certain(num_images):
+    """The confidence comes to what Laplace's rule of succession says of so many right answers."""
+    random = np.random.default_rng(0)
+    labels = np.arange(num_images) % 5
+    logits = 4 * np.eye(5)[labels] + random.normal(scale=0.3, size=(num_images, 5))
+    temperature = fit_temperature(logits, labels)
+    confidence = softmax(logits / temperature, axis=1).max(axis=1).mean()
+    assert 1 - confidence == pytest.approx(1 / (num_images + 2), rel=0.2)
+    assert temperature > 2 * find_temperature(logits, labels)
+
+
+def test_doubt_is_that_of_smoothed_labels():
+    logits, labels = _draw(300, 0.5)
+    targets = np.where(np.eye(5, dtype=bool)[labels], 0.8, 0.05)
+    found = find_temperature(logits, labels, doubt=0.2)
+
+    def loss(temperature):
+        return -(targets * np.log(softmax(logits / temperature, axis=1))).sum()
+
+    assert loss(found) < min(loss(found * 0.98), loss(found * 1.02))
+
+
 @pytest.mark.parametrize("sign", [1, -1], ids=["all right", "all wrong"])
 def test_extreme_logits_stay_in_bounds(sign):
     labels = np.arange(20) % 2

@@ -61,7 +61,8 @@ def test_the_checkpoint_describes_itself(result):
     assert metadata.classes == tuple("0123456789")
     assert (metadata.preprocessing.input_size, metadata.preprocessing.resize_mode) == (32, "squash")
     assert metadata.metrics["val_accuracy"] == result.best["val_accuracy"]
-    assert metadata.training["learning_rate"] == 0.003
+    assert metadata.training["learning_rate"] == 0  # it was left to the recipe
+    assert metadata.training["recipe"]["learning_rate"] == 0.003
     assert str(result.folder.parent) not in json.dumps(metadata.to_strings())
 
 

@@ -86,6 +86,26 @@ def test_an_interrupted_run_ends_as_it_would_have_without_a_break(kind, old_fold
     assert best.metadata.metrics["epoch"] > before.epoch
 
 
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize("kind", ["head", "full"])
+def test_old_settings_train_from_the_first_step_as_then(kind, old_folder, tmp_path):
+    """The old defaults are explicit values in old workflows; all newer parameters are at their defaults."""
+    twin, start = old_folder(f"{kind}_finished"), Path(STARTS[kind])
+    start_path = old_folder(start.parent.name) / start.name
+    expected, expected_best = read_state(twin), open_weights(twin)
+    values = {name: value for name, value in expected.parameters.items() if name in TrainParameters.model_fields}
+    values |= {name: False for name in values if name.startswith("export_")}
+    values |= {"model_weight_file": start_path, "resume_from": "", "output_folder": str(tmp_path / "runs")}
+    result = train(TrainParameters().updated(values), write_digits(tmp_path / "data", DIGITS[kind]))
+    state = read_state(result.folder)
+    assert without_seconds(state.history) == [
+        pytest.approx(row, rel=TOLERANCE) for row in without_seconds(expected.history)
+    ]
+    before = open_weights(start_path).read_state_dict()
+    assert_arrived(open_weights(result.folder).read_state_dict(), expected_best.read_state_dict(), before)
+    assert "temperature" not in result.metrics
+
+
 @pytest.mark.parametrize("name", SELF_DESCRIBING)
 def test_a_file_says_of_itself_what_it_said_then(old_folder, name):
     folder, file = name.split("/")
