@@ -307,9 +307,10 @@ def test_the_known_names_and_defaults_stay():
     assert defaults.items() <= InferParameters().model_dump().items()
     defaults = {
         "model_name": "resnet18",
-        "batch_size": 8,
-        "epochs": 15,
-        "learning_rate": 0.001,
+        "optimizer": "auto",
+        "batch_size": 0,
+        "epochs": 0,
+        "learning_rate": 0.0,
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "input_size": 224,
