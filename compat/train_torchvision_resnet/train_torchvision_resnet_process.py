@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
 try:
     from resnetkit.parameters.old_names import OldFactory, OldParameters, OldParametersFactory
@@ -18,6 +19,9 @@ class RenamedParam(OldParameters, TrainResnetParam):
     """The parameters of train_resnet; values that only the older plugin understood become defaults."""
 
     old_name = "train_torchvision_resnet"
+    old_defaults = MappingProxyType(
+        {"optimizer": "sgd", "augmentation": "basic", "epochs": 15, "batch_size": 8, "learning_rate": 0.001}
+    )
 
 
 class RenamedFactory(OldFactory, TrainResnetFactory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from resnetkit.machine.speaking import get_logger
@@ -20,10 +21,17 @@ class OldParameters:
 
     Attributes:
         old_name: Name of the older plugin.
+        old_defaults: What it did where nothing was said, as far as it differs from today's defaults.
     """
 
     old_name: ClassVar[str]
+    old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     parameters_class: ClassVar[type[Parameters]]
+    values: Parameters
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = self.values.updated(self.old_defaults)
 
     def get_values(self) -> dict[str, str]:
         """Return all parameters as strings, the retired ones empty: the engine makes `ik.NAME(...)` of these names."""

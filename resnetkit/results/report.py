@@ -124,7 +124,8 @@ class ReportData:
         splits: Figures of each split that was evaluated, the one of the headline first.
         history: One row per epoch: epoch (0 is a solved head before them), train_loss, val_loss, val_accuracy,
             learning_rate, and train_accuracy where measured; or one per strength of a solved head: scaling,
-            strength, train_loss, val_loss, val_accuracy, held_out_loss; other keys are ignored. Empty where nothing was trained.
+            strength, train_loss, val_loss, val_accuracy, held_out_loss; other keys are ignored. Empty where nothing was
+            trained.
         best: What was kept: epoch or strength, val_accuracy, val_loss.
         findings: `DataReport.to_dict()`: each of its lists becomes a section; None where nobody looked.
         samples: Pictures of the data set, see `collect_samples`.

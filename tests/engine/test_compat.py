@@ -273,3 +273,13 @@ def test_the_words_of_the_old_form_are_no_path() -> None:
     assert forget_plugin_paths({"model_weight_file": "Not used"}, "infer_torchvision_resnet") == {
         "model_weight_file": ""
     }
+
+
+def test_the_old_name_of_training_keeps_the_old_training(home: Path, run_script: Any) -> None:
+    result = run_script(
+        "from ikomia.dataprocess.workflow import Workflow\n"
+        "values = Workflow().add_task(name='train_torchvision_resnet').get_parameters()\n"
+        "print([values[name] for name in ('optimizer', 'epochs', 'batch_size', 'learning_rate', 'augmentation')])\n",
+        home=home,
+    )
+    assert "['sgd', '15', '8', '0.001', 'basic']" in result.output
