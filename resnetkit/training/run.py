@@ -168,7 +168,7 @@ class Run:
         Not before the learner is prepared: the first optimizer of a process imports torch's compiler, for a second.
         """
         optimizer = build_optimizer(self.recipe, self.learner.module.parameters())
-        if self.state.history:
+        if self.state.epoch:  # a solved head before the epochs leaves no averages
             check_averages(self.state, optimizer)
             load_optimizer(optimizer, self.state.optimizer)
         return optimizer
