@@ -205,7 +205,18 @@ def test_a_folder_that_cannot_be_written_to_is_failure(three_digits, tmp_path, c
 
 
 def test_a_loss_that_is_no_number_is_failure_and_says_what_was_kept(three_digits, tmp_path, capsys):
-    words = ["--learning-rate", "10", "--momentum", "0.99", "--weight-decay", "1", "--epochs", "50"]
+    words = [
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        "10",
+        "--momentum",
+        "0.99",
+        "--weight-decay",
+        "1",
+        "--epochs",
+        "50",
+    ]
     assert main(["train", str(three_digits), *OPTIONS, *words, "--output-folder", str(tmp_path), "--quiet"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
