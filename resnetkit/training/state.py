@@ -273,7 +273,8 @@ def _parse_state(content: Any) -> TrainingState:
 def _check_history(history: Any) -> None:
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
         raise ValueError("its history is no list of rows")
-    for number, row in enumerate(history, start=1):
+    first = 0 if history and history[0].get("epoch") == 0 else 1  # a solved head comes before the epochs
+    for number, row in enumerate(history, start=first):
         is_plain = all(isinstance(value, (str, int, float, type(None))) for value in row.values())
         is_finite = all(math.isfinite(value) for value in row.values() if isinstance(value, float))
         if row.keys() != history[0].keys() or not (is_plain and is_finite) or row.get("epoch", number) != number:
