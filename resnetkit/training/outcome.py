@@ -96,18 +96,18 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     run.learner.load(model)
     started = time.monotonic()
     predictions = {split: run.learner.predict(split, run.progress) for split in _get_splits(run) if split != "train"}
-    temperature = 1.0
-    if run.parameters.optimizer == "auto":
-        temperature = fit_temperature(predictions["val"].logits, predictions["val"].labels)
-        _divide_logits(model, temperature)
+    temperature = weights.metadata.temperature
+    if temperature != 1:  # the run has ended before: its logits are divided already
+        predictions = {split: replace(found, logits=found.logits * temperature) for split, found in predictions.items()}
+    elif run.parameters.optimizer == "auto":
+        temperature = _calibrate(model, predictions["val"])
     judgements = {split: _judge(run, split, found, temperature) for split, found in predictions.items()}
     val, test = judgements["val"], judgements.get("test")
-    metadata = replace(
-        weights.metadata,
-        temperature=weights.metadata.temperature * temperature,
-        thresholds=tuple(tuple(row) for row in val.curves["thresholds"]),
-    )
-    write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
+    metadata = weights.metadata
+    if not metadata.thresholds:
+        thresholds = tuple(tuple(row) for row in val.curves["thresholds"])
+        metadata = replace(metadata, temperature=temperature, thresholds=thresholds)
+        write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
     run.timings["evaluation"] = time.monotonic() - started
     _write_predictions(run.folder, judgements.values())
     result = TrainingResult(
@@ -140,11 +140,13 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     return result
 
 
-def _divide_logits(model: nn.Module, temperature: float) -> None:
-    """Fold a temperature into the last layer, so that the file and every export carry it."""
+def _calibrate(model: nn.Module, predictions: Predictions) -> float:
+    """Fold the fitted temperature into the last layer, so that the file and every export carry it, and return it."""
+    temperature = fit_temperature(predictions.logits, predictions.labels)
     with torch.no_grad():
         for value in model.get_submodule("fc").parameters():
             value.div_(temperature)
+    return temperature
 
 
 def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -> Judgement:

@@ -141,6 +141,7 @@ def test_a_stop_while_the_head_is_solved_loses_nothing(three_digits, make_auto, 
     assert without_times(resumed.folder) == without_times(whole.folder)
     again = train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert again.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert again.metrics.get("temperature") == whole.metrics.get("temperature")
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
