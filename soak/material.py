@@ -17,6 +17,8 @@ FULL_TRAINING = {
     "epochs": 4,
     "batch_size": 8,
     "learning_rate": 0.02,
+    "optimizer": "sgd",
+    "augmentation": "basic",
     "tracking": "off",
 }
 

@@ -29,8 +29,8 @@ def list_temporary(folder: Path) -> list[Path]:
 def find_damage(run_folder: Path) -> list[str]:
     """Read every file of a run folder; return one sentence for each that is not whole."""
     damaged = []
-    for path in sorted(run_folder.iterdir()):
-        if path.name.startswith("."):
+    for path in sorted(run_folder.rglob("*")):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(run_folder).parts):
             continue
         try:
             _CHECKS[path.suffix](path)
@@ -140,8 +140,8 @@ def _check_arrays(path: Path) -> None:
 
 def _check_end(end: str) -> Callable[[Path], None]:
     def check(path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        assert text.endswith(end), f"ends with {text[-20:]!r}"
+        content = path.read_bytes()
+        assert content.endswith(end.encode()), f"ends with {content[-20:]!r}"
 
     return check
 
@@ -158,5 +158,6 @@ _CHECKS: dict[str, Callable[[Path], object]] = {
     ".npz": _check_arrays,
     ".png": _check_picture,
     ".html": _check_end("</html>"),
+    ".pdf": _check_end("%%EOF\n"),
     ".txt": _check_end("\n"),
 }

@@ -15,13 +15,14 @@ from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import get_ikomia_root, resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import to_printable
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptions
 from resnetkit.weights.architectures import ARCHITECTURES, get_imagenet_classes
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
-from resnetkit.weights.class_names import CLASSES_NAME, find_class_names, make_printable
+from resnetkit.weights.class_names import CLASSES_NAME, find_class_names
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.metadata import PREPROCESSING_NAME
 from resnetkit.weights.state_dict import Identity
@@ -324,7 +325,7 @@ def _name_classes(weights: Weights, values: InferParameters) -> tuple[str, ...]:
         names = find_class_names(weights.identity.num_classes, _get_class_file(values), weights.file.path)
     elif values.class_file:
         logger.warning("'class_file' is not used: '%s' names its classes", weights.file.path)
-    return tuple(make_printable(name) for name in names)
+    return tuple(to_printable(name) for name in names)
 
 
 def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: RuntimeOptions) -> Runtime:

@@ -48,13 +48,13 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         raise ParameterError(f"'output' must end in .jpg, got '{arguments.output}'")
     values = read_model(arguments).updated({"embedding": True})
     with pause_garbage_collection():
-        from resnetkit.folders.cells import make_printable
         from resnetkit.folders.classifier import Classifier
         from resnetkit.folders.pictures import save_jpeg
         from resnetkit.folders.similar import draw_similar, find_similar
+        from resnetkit.machine.text import to_printable
     query = Path(arguments.query).expanduser()
     found = find_similar(Classifier(values), query, arguments.paths, int(arguments.count), progress)
     if output is not None:
         save_jpeg(output, draw_similar(query, found))
-    lines = [make_printable(f"{each.similarity:.4f}  {each.label}  {each.path}") for each in found]
+    lines = [to_printable(f"{each.similarity:.4f}  {each.label}  {each.path}") for each in found]
     return Answer(lines, {"query": str(query), "found": [{**vars(each), "path": str(each.path)} for each in found]})

@@ -19,7 +19,8 @@ from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
 from resnetkit.machine.progress import Progress
-from resnetkit.machine.speaking import get_logger, to_printable
+from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import to_encodable
 from resnetkit.machine.threads import compute_alone, count_cores
 from resnetkit.sources.names import SPLITS
 
@@ -215,7 +216,7 @@ def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequenc
         class_counts=counts,
         image_sizes=_summarize_sizes([picture for picture in pictures if not picture.reason]),
         unreadable=[
-            {"path": _name(picture.sample.path, folder), "reason": to_printable(picture.reason)}
+            {"path": _name(picture.sample.path, folder), "reason": to_encodable(picture.reason)}
             for picture in pictures
             if picture.reason
         ],
@@ -270,4 +271,4 @@ def _shorten(group: Sequence[str]) -> str:
 def _name(path: Path, folder: Path | None) -> str:
     if folder is not None and path.is_relative_to(folder):
         path = path.relative_to(folder)
-    return to_printable(path.as_posix())
+    return to_encodable(path.as_posix())

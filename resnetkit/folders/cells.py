@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 
+from resnetkit.machine.text import to_encodable
+
 _FORMULA = re.compile(r"[=+\-@\t\r\n]")
 _QUOTED_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _ADDRESS = "file://"
-#: What moves a terminal's cursor or turns the direction of writing.
-_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_path(path: Path | str) -> str:
@@ -39,19 +39,14 @@ def read_path(text: str) -> Path:
 
 
 def write_text(text: str) -> str:
-    """Return a name or message as the text of a cell; half a surrogate pair becomes a question mark."""
-    text = text.encode("utf-8", "replace").decode()
+    """Return a name or message as the text of a cell; see `to_encodable` for odd file names."""
+    text = to_encodable(text)
     return f"'{text}" if _QUOTED_FORMULA.match(text) else text
 
 
 def read_text(text: str) -> str:
     """Return the name or message that a cell holds."""
     return text[1:] if text.startswith("'") and _QUOTED_FORMULA.match(text) else text
-
-
-def make_printable(text: str) -> str:
-    r"""Return a path or message for a terminal: what would steer it is shown as \x1b is."""
-    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 class PathSet:

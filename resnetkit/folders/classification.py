@@ -9,13 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnetkit.folders.cells import PathSet, make_printable, write_path
+from resnetkit.folders.cells import PathSet, write_path
 from resnetkit.folders.classifier import Classifier
 from resnetkit.folders.listing import STANDARD_INPUT, ListedFile, Source, list_files
 from resnetkit.folders.pictures import draw_answer, save_jpeg
 from resnetkit.folders.rows import Answer
 from resnetkit.folders.tables import Table, open_table
 from resnetkit.machine.progress import Progress, ProgressBar, Stopped
+from resnetkit.machine.text import to_printable
 
 #: Rows that are written at a time; as many as a batch of the network has.
 _ROWS = 32
@@ -55,7 +56,7 @@ class Summary:
         if self.num_repeated:
             parts.append(f"{self.num_repeated:,} named twice")
         speed = f" ({self.num_rows / self.seconds:.0f} images/s)" if self.num_rows and self.seconds else ""
-        lines = [f"{', '.join(parts)}{speed}: {make_printable(str(self.output))}", *self.errors]
+        lines = [f"{', '.join(parts)}{speed}: {to_printable(str(self.output))}", *self.errors]
         if self.num_errors > len(self.errors):
             lines.append(f"... and {self.num_errors - len(self.errors):,} more; see the column 'error'")
         return "\n".join(lines)
@@ -166,7 +167,7 @@ def _write(table: Table, rows: list[Answer], summary: Summary, bar: ProgressBar)
     summary.num_rows += len(rows)
     summary.num_errors += len(failed)
     for answer in failed[: _KEPT_ERRORS - len(summary.errors)]:
-        summary.errors.append(make_printable(f"'{answer.path}': {answer.error}"))
+        summary.errors.append(to_printable(f"'{answer.path}': {answer.error}"))
     bar.update(len(rows))
     rows.clear()
 

@@ -11,9 +11,9 @@ import numpy as np
 from resnetkit.answers.drawing import annotate, load_font
 from resnetkit.answers.heatmaps import overlay_heatmap
 from resnetkit.answers.model import Prediction
-from resnetkit.folders.cells import make_printable
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import atomic_path
+from resnetkit.machine.text import to_printable
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -98,7 +98,7 @@ def draw_contact_sheet(query: tuple[np.ndarray, str], neighbours: Sequence[tuple
 
 def _shorten(text: str, pen: ImageDraw.ImageDraw, is_cut_in_front: bool) -> str:
     """Cut a caption to the width of a tile: a class at its end, a path in front."""
-    font, text = load_font(_FONT_SIZE), make_printable(text)
+    font, text = load_font(_FONT_SIZE), to_printable(text)
     cut, count = text, len(text)
     while pen.textlength(cut, font) > _TILE:
         count -= 1

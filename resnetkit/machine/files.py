@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from resnetkit.machine.speaking import get_logger, to_printable
+from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import to_encodable
 
 logger = get_logger()
 
@@ -42,9 +43,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file with Unix line ends, whole or not at all; see `to_printable` for odd file names."""
+    """Write a UTF-8 text file with Unix line ends, whole or not at all; see `to_encodable` for odd file names."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(to_printable(text).encode("utf-8"))
+        temporary.write_bytes(to_encodable(text).encode("utf-8"))
 
 
 @contextmanager
@@ -102,13 +103,10 @@ def hash_files(paths: Iterable[Path]) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that people can read: one entry of an object a line, lists of numbers or texts on one line.
 
-    Bytes of file names that are no UTF-8 become question marks.
-
     Raises:
         ValueError: A number is NaN or infinite.
     """
-    text = _format_json(content, 0) + "\n"
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, _format_json(content, 0) + "\n")
 
 
 def _format_json(content: Any, depth: int) -> str:

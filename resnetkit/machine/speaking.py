@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from resnetkit.machine.text import to_encodable
 
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
@@ -32,11 +33,6 @@ def get_logger() -> logging.Logger:
     return _LOGGER
 
 
-def to_printable(text: str) -> str:
-    """Replace what stands in Python's strings for bytes of file names that are no UTF-8, which cannot be encoded."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
-
-
 def _prefix_error(error: Exception, name: str) -> None:
     if isinstance(error, OSError) and error.strerror:  # its text is made of number and strerror
         error.strerror = f"{name}: {error.strerror}"
@@ -47,8 +43,8 @@ def _prefix_error(error: Exception, name: str) -> None:
 class _SpeakerFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the message, not the handlers: these are the application's, and may take UTF-8 only."""
-        if (text := record.getMessage()) != (printable := to_printable(text)):
-            record.msg, record.args = printable, ()
+        if (text := record.getMessage()) != (encodable := to_encodable(text)):
+            record.msg, record.args = encodable, ()
         if name := _speaker.get():
             record.msg = f"{name}: {record.msg}"
         return True

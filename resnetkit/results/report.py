@@ -220,9 +220,7 @@ def _render(data: ReportData, charts: Mapping[str, _Chart]) -> str:
         "date": format_date,
     }
     environment.tests["small"] = is_small
-    page = environment.get_template(_TEMPLATE).render(_collect(data), charts=charts)
-    # A file name on Linux may hold bytes that are no text.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return environment.get_template(_TEMPLATE).render(_collect(data), charts=charts)
 
 
 def _collect(data: ReportData) -> dict[str, Any]:

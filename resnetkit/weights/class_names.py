@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 from resnetkit.machine.speaking import get_logger
@@ -10,9 +9,6 @@ from resnetkit.weights.architectures import get_imagenet_classes
 from resnetkit.weights.errors import WeightsError
 
 logger = get_logger()
-
-#: Invisible signs that turn the direction of all that follows; ZWJ and ZWNJ, which Persian and emoji need, do not.
-_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 #: The file beside weights without names that is read where no class file is set.
 CLASSES_NAME = "classes.txt"
@@ -67,18 +63,3 @@ def find_class_names(num_classes: int, class_file: Path | None, weights_path: Pa
             f"has {num_classes} outputs"
         )
     return names
-
-
-def make_printable(name: str) -> str:
-    """Return a name as it may be drawn and written to a terminal: on one line, and obeyed by nothing.
-
-    Control characters, line and paragraph separators and overrides of direction become backslash escapes.
-    """
-    if name.isascii() and name.isprintable():
-        return name
-    return "".join(
-        letter.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in _OVERRIDES
-        else letter
-        for letter in name
-    )

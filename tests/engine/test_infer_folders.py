@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ import pytest
 from PIL import Image
 
 NAMES = ("china", "flower", "portrait")
+
+
+@pytest.fixture
+def workflow(workflow, request):
+    """A workflow of the test's own name: by name and second the engine calls the place where it saves."""
+    workflow.name = re.sub(r"\W", "_", request.node.name)
+    return workflow
 
 
 @pytest.fixture

@@ -341,6 +341,6 @@ def test_what_the_engine_saves_has_names_of_its_own(workflow, training, three_di
     assert [name for name in files if name.endswith((".png", ".csv"))] == ["train_resnet_classes.csv"]
     with (saved / "train_resnet_classes.csv").open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["class", "precision", "recall", "f1", "support"]
-    assert [(row[0], len(row)) for row in rows] == [(name, 5) for name in "012"]
+    assert header == ["class", "precision", "recall", "specificity", "f1", "support"]
+    assert [(row[0], len(row)) for row in rows] == [(name, 6) for name in "012"]
     assert len(list(Path(training.get_checkpoint()).parent.glob("*.png"))) >= 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetkit.folders.cells import PathSet, make_printable, read_path, read_text, write_path, write_text
+from resnetkit.folders.cells import PathSet, read_path, read_text, write_path, write_text
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -43,10 +43,6 @@ def test_a_path_is_no_formula_and_reads_back(name):
 def test_a_path_in_a_cell(path, cell):
     assert write_path(path) == cell
     assert str(read_path(cell)) == path
-
-
-def test_terminals_are_not_steered():
-    assert make_printable("a\x1b[31m\n\u202eb\udcffé") == "a\\x1b[31m\\n\\u202eb\\udcffé"
 
 
 def test_a_set_of_paths_grows():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnetkit.data.dataset import read_dataset
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.loop import train
 from resnetkit.training.state import read_state
@@ -56,6 +58,17 @@ def assert_arrived(found: Mapping, expected: Mapping, before: Mapping) -> None:
         assert measure_distance(found[kind], tensors) <= TOLERANCE * way, kind
 
 
+def write_old_split(folder: Path, val_split: float, seed: int) -> Path:
+    """Move images into folders of splits as runs of rule 1 drew them: new runs draw by the images' names."""
+    dataset = read_dataset(folder, val_split, seed, split_rule=1)
+    for split, samples in (("train", dataset.train), ("val", dataset.val)):
+        for sample in samples:
+            target = folder.parent / "split" / split / sample.path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(sample.path, target)
+    return folder.parent / "split"
+
+
 def without_seconds(history) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
@@ -96,7 +109,8 @@ def test_old_settings_train_from_the_first_step_as_then(kind, old_folder, tmp_pa
     values = {name: value for name, value in expected.parameters.items() if name in TrainParameters.model_fields}
     values |= {name: False for name in values if name.startswith("export_")}
     values |= {"model_weight_file": start_path, "resume_from": "", "output_folder": str(tmp_path / "runs")}
-    result = train(TrainParameters().updated(values), write_digits(tmp_path / "data", DIGITS[kind]))
+    data = write_digits(tmp_path / "data", DIGITS[kind])
+    result = train(TrainParameters().updated(values), write_old_split(data, values["val_split"], values["seed"]))
     state = read_state(result.folder)
     assert without_seconds(state.history) == [
         pytest.approx(row, rel=TOLERANCE) for row in without_seconds(expected.history)
