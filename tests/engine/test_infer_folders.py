@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ikomia.dataprocess.workflow import Workflow
 from PIL import Image
 
 NAMES = ("china", "flower", "portrait")
 
 
 @pytest.fixture
-def workflow(workflow, request):
-    """A workflow of the test's own name: by name and second the engine calls the place where it saves."""
-    workflow.name = re.sub(r"\W", "_", request.node.name)
-    return workflow
+def workflow(request):
+    """A workflow of the test's own name: by that of its making, and by the second, the engine names where it saves."""
+    return Workflow(re.sub(r"\W", "_", request.node.name))
 
 
 @pytest.fixture
