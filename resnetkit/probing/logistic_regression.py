@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ _MAX_BLOCK_VALUES, _MAX_BLOCK_PRODUCTS = 1 << 24, 1 << 32
 _MIN_VARIANCE_SHARE = 1e-10
 #: A deviation below this share of the mean is what float32 makes of a constant.
 _MIN_DEVIATION_SHARE = 1e-6
+#: Between two looks at whether to go on.
+_STEP_SECONDS = 0.1
 #: Confident heads have next to no curvature; the steps stay bounded.
 _MIN_CURVATURE = 1e-4
 
@@ -116,7 +120,7 @@ class Coordinates:
         num_rows, size = self._features.shape
         if num_rows < size:
             rows = self._standardize(self._features[:]).astype(np.float64)
-            values, vectors = np.linalg.eigh(rows @ rows.T)
+            values, vectors = _find_eigenvectors(rows @ rows.T, self._on_step)
             has_variance = values > _MIN_VARIANCE_SHARE * max(values.sum(), np.finfo(np.float32).tiny)
             values, vectors = values[has_variance], vectors[:, has_variance]
             return ((vectors / np.sqrt(values)).T @ rows).astype(np.float32), values / num_rows
@@ -125,7 +129,7 @@ class Coordinates:
             self._on_step()
             rows = self._standardize(self._features[block])
             covariance += rows.T @ rows
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = _find_eigenvectors(covariance, self._on_step)
         return np.ascontiguousarray(vectors.T, np.float32), np.maximum(values, 0) / num_rows
 
     def _rotate(self) -> np.ndarray:
@@ -134,6 +138,25 @@ class Coordinates:
             self._on_step()
             rotated[block] = self._standardize(self._features[block]) @ self._basis.T
         return rotated
+
+
+def _find_eigenvectors(matrix: np.ndarray, on_step: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `numpy.linalg.eigh` does; `on_step` is called meanwhile, since LAPACK takes seconds at 2,048 rows.
+
+    When that raises, the thread comes to its end alone, and its result is dropped.
+    """
+    found: Future[tuple[np.ndarray, np.ndarray]] = Future()
+
+    def solve() -> None:
+        try:
+            found.set_result(np.linalg.eigh(matrix))
+        except BaseException as error:  # it belongs to whoever waits
+            found.set_exception(error)
+
+    threading.Thread(target=solve, name="eigenvectors", daemon=True).start()
+    while not wait([found], _STEP_SECONDS).done:
+        on_step()
+    return found.result()
 
 
 class _Value(NamedTuple):

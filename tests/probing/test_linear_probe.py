@@ -1,5 +1,8 @@
 """The solved head: scikit-learn's solution, the choice on held-out images, and input that other solvers trip over."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_wine
@@ -203,3 +206,22 @@ def test_large_data_take_larger_steps():
     large = options.fit_size(100_000, 2048, 1000)
     assert len(large.strengths) < len(options.strengths)
     assert large.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("size", [256, 1024])  # fewer features than images, and more
+def test_a_stop_is_seen_while_eigenvectors_are_found(size, monkeypatch):
+    is_begun, may_end = threading.Event(), threading.Event()
+    find = np.linalg.eigh
+
+    def find_slowly(matrix):
+        is_begun.set()
+        assert may_end.wait(60)
+        return find(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", find_slowly)
+    data = Labelled(np.random.default_rng(0).normal(size=(512, size)).astype(np.float32), np.arange(512) % 2)
+    start = time.monotonic()
+    with pytest.raises(TrainingStopped):
+        solve_path(data, data, 2, progress=Progress(is_stop_requested=is_begun.is_set))
+    may_end.set()
+    assert time.monotonic() - start < 30
