@@ -18,12 +18,15 @@ from typing import Any, Protocol
 from resnetkit.commands.interruption import Interruption
 from resnetkit.commands.options import CommandParser
 from resnetkit.machine.progress import Progress, Stopped
+from resnetkit.machine.ranks import JointError
 from resnetkit.machine.speaking import get_logger, speak_as
 
 logger = get_logger()
 
 #: Exit statuses; a command that a signal stopped has 128 and the signal's number, as in shells.
 SUCCESS, FAILURE, WRONG_USE = 0, 1, 2
+#: Of a process that stops because another one of its training was asked to: as if SIGTERM had come to it, too.
+STOPPED_ELSEWHERE = 143
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,11 @@ class Command(Protocol):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add positional arguments and options; `--json`, `--quiet` and `--help` are there already."""
 
-    def run(self, arguments: argparse.Namespace, progress: Progress) -> Answer:
-        """Do the work. What goes to standard output meanwhile, say from a library, is shown on standard error."""
+    def run(self, arguments: argparse.Namespace, progress: Progress) -> Answer | None:
+        """Do the work; None where another process answers.
+
+        What goes to standard output meanwhile, say from a library, is shown on standard error.
+        """
 
 
 def run_command(name: str, words: Sequence[str]) -> int:
@@ -75,12 +81,13 @@ def run_command(name: str, words: Sequence[str]) -> int:
             progress = Progress(interruption.is_requested, is_quiet=arguments.quiet)
             with redirect_stdout(sys.stderr):
                 answer = command.run(arguments, progress)
-            _print(json.dumps(answer.json, ensure_ascii=False) if arguments.json else "\n".join(answer.lines))
+            if answer is not None:
+                _print(json.dumps(answer.json, ensure_ascii=False) if arguments.json else "\n".join(answer.lines))
         except Stopped as stopped:
             logger.warning("%s", stopped)
-            return interruption.status
+            return interruption.status if interruption.is_requested() else STOPPED_ELSEWHERE
         except Exception as error:
-            return _report(error)
+            return WRONG_USE if isinstance(error, JointError) and error.is_told else _report(error)
     return SUCCESS
 
 

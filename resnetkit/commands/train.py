@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from resnetkit.commands.options import CommandParser, read_parameters
 from resnetkit.commands.program import Answer, write_command
+from resnetkit.machine import ranks
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
+
+if TYPE_CHECKING:
+    from resnetkit.training.outcome import TrainingResult
 
 logger = get_logger()
 
@@ -26,8 +33,8 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})
 
 
-def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
-    """Train.
+def run(arguments: argparse.Namespace, progress: Progress) -> Answer | None:
+    """Train; of several processes that torchrun started, the first one answers.
 
     Raises:
         ValueError: Parameters, data set or weights file are not usable; nothing was written.
@@ -39,15 +46,31 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         raise ParameterError("no data set; expected a path of a folder or of a CSV/TSV file as DATASET, got ''")
     with pause_garbage_collection():
         from resnetkit.training.loop import train
+    with ranks.join():
+        if not ranks.is_first():
+            logger.setLevel(logging.ERROR)  # the first process speaks for all
+        result = _train(train, parameters, arguments, progress)
+        return _answer(result) if ranks.is_first() else None
+
+
+def _train(
+    train: Callable[..., TrainingResult], parameters: TrainParameters, arguments: argparse.Namespace, progress: Progress
+) -> TrainingResult:
     try:
-        result = train(parameters, resolve_path(parameters.dataset_folder), progress)
+        return train(parameters, resolve_path(parameters.dataset_folder), progress)
     except TrainingStopped as stopped:
         if stopped.run_folder is None:
             raise
+        if parameters.run_folder:
+            raise TrainingStopped(
+                f"{stopped}; or start the same command again", stopped.checkpoint, stopped.run_folder
+            ) from stopped
         words = [word for word in arguments.words if not word.startswith("--resume-from=")]
         command = write_command("train", [f"--resume-from={stopped.run_folder}", *words])
         raise TrainingStopped(f"{stopped}; to go on:\n{command}", stopped.checkpoint, stopped.run_folder) from stopped
 
+
+def _answer(result: TrainingResult) -> Answer:
     best = dict(result.best)
     test_accuracy = result.test_metrics["accuracy"] if result.test_metrics else None
     logger.info(

@@ -95,14 +95,17 @@ class ImageLoader:
         """
         return self._read(batch_size, indices, (epoch,))
 
-    def views(self, batch_size: int, epochs: Sequence[int | None]) -> Iterator[Batch]:
+    def views(
+        self, batch_size: int, epochs: Sequence[int | None], indices: np.ndarray | None = None
+    ) -> Iterator[Batch]:
         """Yield several views of every image, each file read once; a batch has all views of its images.
 
         Args:
             batch_size: Images a batch; it has `len(epochs)` times as many views, one image's after the other's.
             epochs: Whose augmentation, for each view; None for the plain one.
+            indices: Which samples, in which order; None for all.
         """
-        return self._read(batch_size, np.arange(len(self._samples)), epochs)
+        return self._read(batch_size, np.arange(len(self._samples)) if indices is None else indices, epochs)
 
     def close(self) -> None:
         """End threads and processes; a later batch starts them anew."""

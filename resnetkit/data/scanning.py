@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
@@ -16,8 +17,10 @@ import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
 from resnetkit.data.workers import MAX_THREADS
+from resnetkit.images.inspection import Finding, Inspections
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
+from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import to_encodable
@@ -84,13 +87,15 @@ def check_images(
     progress: Progress,
     on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
 ) -> tuple[Dataset, DataReport]:
-    """Read every image once, in threads; nothing in the user's folder is changed.
+    """Read every image once, in threads, unless it was read at an earlier start and has not changed since.
+
+    Nothing in the user's folder is changed; what is known of its files is kept in the Ikomia folder.
 
     Args:
         dataset: What `read_dataset` found.
         max_megapixels: Larger images count as unreadable.
         progress: Shows a bar, and may stop between two images.
-        on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that can be read.
+        on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that was read.
 
     Returns:
         The data set without unreadable images, and what was found. Duplicates and leaks stay in; a warning is logged.
@@ -98,32 +103,58 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
-    total = sum(len(getattr(dataset, split)) for split in SPLITS)
-    with progress.show("checking images", total, unit="image") as bar:
-        pictures = list(progress.watch(_look_at_all(dataset, max_megapixels, on_image), bar))
+    items = [(split, sample) for split in SPLITS for sample in getattr(dataset, split)]
+    share = items[ranks.get_rank() :: ranks.get_size()]
+    with closing(Inspections(dataset.source)) as inspections:
+        with progress.show("checking images", len(share), unit="image") as bar:
+            looks = _look_at_all(share, max_megapixels, inspections, on_image)
+            pictures = list(progress.watch(looks, bar))
+        pictures = _gather(items, pictures)
+        groups = _find_same(
+            [picture for picture in pictures if not picture.reason], inspections, max_megapixels, progress
+        )
     _check_is_there(dataset, pictures)
     readable = [picture for picture in pictures if not picture.reason]
     train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
-    report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels, progress))
+    report = _make_report(cleaned, pictures, groups)
     _warn(report)
     check_splits(cleaned)
     return cleaned, report
 
 
 def _look_at_all(
-    dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
+    items: Iterable[tuple[str, Sample]],
+    max_megapixels: float,
+    inspections: Inspections,
+    on_image: Callable[[str, Path, np.ndarray], None],
 ) -> Iterator[_Picture]:
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
+        known = inspections.find(sample.path)
+        if known is not None and known.width * known.height / 1e6 <= max_megapixels:
+            return _Picture(split, sample, known.width, known.height, known.checksum)
         try:
             image = read_image(sample.path, max_megapixels)
         except ImageError as error:
             return _Picture(split, sample, reason=str(error))
         on_image(split, sample.path, image)
-        return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
+        checksum = zlib.crc32(np.ascontiguousarray(image).data)
+        inspections.keep(sample.path, Finding(image.shape[1], image.shape[0], checksum))
+        return _Picture(split, sample, image.shape[1], image.shape[0], checksum)
 
-    return _map_in_threads(look_at, ((split, sample) for split in SPLITS for sample in getattr(dataset, split)))
+    return _map_in_threads(look_at, items)
+
+
+def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_Picture]:
+    """Return the pictures of all processes that train together, in the order of the items."""
+    if (size := ranks.get_size()) == 1:
+        return own
+    facts: list[tuple[int, int, int, str]] = [(0, 0, 0, "")] * len(items)
+    shares = ranks.gather([(each.width, each.height, each.checksum, each.reason) for each in own])
+    for rank, share in enumerate(shares):
+        facts[rank::size] = share
+    return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
 
 
 def _map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -152,20 +183,38 @@ def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
         raise DatasetError(f"'{dataset.source}' is no longer there; it vanished while its images were checked")
 
 
-def _find_same(pictures: Sequence[_Picture], max_megapixels: float, progress: Progress) -> list[list[_Picture]]:
+def _find_same(
+    pictures: Sequence[_Picture], inspections: Inspections, max_megapixels: float, progress: Progress
+) -> list[list[_Picture]]:
     """Group files with equal pixels.
 
-    Only what agrees in size and checksum is read again, and of that only files of different bytes are decoded again.
+    Only what agrees in size and checksum is read again, and of that only files of different bytes are decoded again;
+    neither where it is known from an earlier start.
     """
+
+    def hash_file(path: Path) -> bytes:
+        if (known := inspections.find(path)) and known.content:
+            return known.content
+        if content := _hash_file(path):
+            inspections.add_hashes(path, content=content)
+        return content or bytes(path)  # It vanished meanwhile: equal to nothing.
+
+    def hash_pixels(path: Path) -> bytes:
+        if (known := inspections.find(path)) and known.pixels:
+            return known.pixels
+        if found := _hash_pixels(path, max_megapixels):
+            inspections.add_hashes(path, pixels=found)
+        return found or bytes(path)  # It became unreadable meanwhile: equal to nothing.
+
     candidates = defaultdict(list)
     for picture in pictures:
         candidates[picture.width, picture.height, picture.checksum].append(picture)
     alike = [group for group in candidates.values() if len(group) > 1]
     paths = [picture.sample.path for group in alike for picture in group]
-    contents = dict(zip(paths, _hash_all(_hash_file, paths, progress), strict=True))
+    contents = dict(zip(paths, _hash_all(hash_file, paths, progress), strict=True))
     by_content = [{contents[picture.sample.path]: picture.sample.path for picture in group} for group in alike]
     differing = {content: path for paths in by_content if len(paths) > 1 for content, path in paths.items()}
-    hashes = _hash_all(lambda path: _hash_pixels(path, max_megapixels), list(differing.values()), progress)
+    hashes = _hash_all(hash_pixels, list(differing.values()), progress)
     pixels = dict(zip(differing, hashes, strict=True))
     groups = []
     for group in alike:
@@ -189,7 +238,7 @@ def _hash_file(path: Path) -> bytes:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError:
-        return bytes(path)  # It vanished meanwhile: equal to nothing.
+        return b""
     return digest.digest()
 
 
@@ -197,7 +246,7 @@ def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
     try:
         return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
     except ImageError:
-        return bytes(path)  # It became unreadable meanwhile: equal to nothing.
+        return b""
 
 
 def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]]) -> DataReport:

@@ -19,6 +19,8 @@ from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import Numerics
 from resnetkit.learners.recipe import Recipe, count_views
+from resnetkit.learners.sharing import average_statistics, connect, gather_predictions, share_out
+from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -49,6 +51,7 @@ class NetworkLearner:
         self._parameters = parameters
         self._recipe = recipe
         self._start = start
+        self._connected: nn.Module | None = None
 
     def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Preparation:
         """Start from a solved head, where the recipe says so, and find out whether mirrored images keep their class.
@@ -61,9 +64,23 @@ class NetworkLearner:
         """
         if is_resumed or not self._recipe.starts_from_solved_head:
             return Preparation(self._recipe)
+        # Where several processes train, all compute features, and the first one solves.
+        preparation = self._solve_head(folder, progress)
+        recipe, figures = ranks.share((preparation.recipe, preparation.head and preparation.head[0]))
+        if ranks.is_first():
+            return preparation
+        assert figures is not None
+        self._recipe = recipe
+        self._splits.change(recipe.changes)
+        return Preparation(recipe, (figures, {}))
+
+    def _solve_head(self, folder: Path, progress: Progress) -> Preparation:
         num_views = count_views(self._parameters, len(self._splits.dataset.train))
         head = HeadLearner(self._start, self._splits, self._parameters, replace(self._recipe, num_views=num_views))
         head.compute_features(["train", "val"], folder, progress)
+        if not ranks.is_first():
+            head.close_features()
+            return Preparation(self._recipe)
         path = head.solve(progress)
         if self._is_mirror_open:
             predictions = head.predict("val", progress)
@@ -112,8 +129,9 @@ class NetworkLearner:
         """
         parameters, recipe = self._parameters, self._recipe
         order = shuffle(np.arange(len(self._splits.dataset.train)), parameters.seed, epoch)
-        for batch in self._splits.open("train").augmented(recipe.batch_size, epoch, order):
-            if len(batch.indices) == 1 and recipe.batch_size > 1:
+        order, batch_size = share_out(order, recipe.batch_size)
+        for batch in self._splits.open("train").augmented(batch_size, epoch, order):
+            if len(batch.indices) == 1 and batch_size > 1:
                 continue
             images, targets = batch.images, batch.labels
             if recipe.changes.kind == "strong":
@@ -123,6 +141,12 @@ class NetworkLearner:
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (N, classes) logits, with gradients."""
+        if self._connected is None:
+            self._connected = connect(self.module)
+        with self._numerics.autocast():
+            return self._connected(inputs)
+
+    def _infer(self, inputs: torch.Tensor) -> torch.Tensor:
         with self._numerics.autocast():
             return self.module(inputs)
 
@@ -131,16 +155,20 @@ class NetworkLearner:
         return self._predict(split, progress)
 
     def _predict(self, split: str, progress: Progress, is_mirrored: bool = False) -> Predictions:
-        batches = progress.watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE))
+        average_statistics(self.module)
+        share = np.arange(len(getattr(self._splits.dataset, split)))[ranks.get_rank() :: ranks.get_size()]
+        batches = progress.watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE, share))
         self.module.eval()
-        indices, labels, logits = [], [], []
+        num_classes = len(self._splits.dataset.classes)
+        indices, labels = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        logits = [np.empty((0, num_classes), np.float32)]
         with torch.inference_mode():
             for batch in batches:
                 indices.append(batch.indices)
                 labels.append(batch.labels.numpy())
                 images = batch.images.flip(3) if is_mirrored else batch.images
-                logits.append(self.forward(self._to_network(images)).float().cpu().numpy())
-        return Predictions(np.concatenate(indices), np.concatenate(labels), np.concatenate(logits))
+                logits.append(self._infer(self._to_network(images)).float().cpu().numpy())
+        return gather_predictions(Predictions(np.concatenate(indices), np.concatenate(labels), np.concatenate(logits)))
 
     def load(self, model: nn.Module) -> None:
         """Take the weights of a whole network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import compute_class_weights
 from resnetkit.learners.recipe import Recipe
+from resnetkit.machine import ranks
 from resnetkit.machine.imports import start_importing
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.probing.feature_parts import FeatureParts
 from resnetkit.probing.features import BATCH_SIZE, FeatureStore, compute_features
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions, ProbePath, solve_path
 from resnetkit.runtimes.choice import open_runtime
@@ -87,9 +90,18 @@ class HeadLearner:
                 views = self._views[split]
                 store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, folder)
                 self._stores[split] = store
-                batches = self._splits.open(split).views(_count_images(views), views)
-                batches = progress.watch(batches, bar)
-                self._readable[split] = compute_features(self._runtime, batches, store, len(views))
+                count = _count_images(views)
+                read = partial(self._splits.open(split).views, count, views)
+                if ranks.get_size() == 1 and not store.is_file:
+                    batches = progress.watch(read(), bar)
+                    self._readable[split] = compute_features(self._runtime, batches, store, len(views))
+                    continue
+                parts = FeatureParts(folder, split, len(self._labels[split]), count, len(views))
+                for share in parts.list_missing():
+                    parts.compute(self._runtime, share, progress.watch(read(share), bar))
+                ranks.gather(None)  # all parts are there
+                if ranks.is_first():
+                    self._readable[split] = parts.load(store)
 
     def solve(self, progress: Progress) -> ProbePath:
         """Solve the head, and take the weights of the best strength."""

@@ -19,6 +19,7 @@ from resnetkit.data.views import IMAGE_BOUND_MB, ImageMemory, ViewMaker
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.progress import Progress
+from resnetkit.machine.ranks import count_neighbours
 from resnetkit.parameters.training import TrainParameters
 
 
@@ -118,15 +119,16 @@ class ImageSplits:
         self._preprocessing = preprocessing
         # Reading processes keep images of their own; for a head, each reads an image once and needs to keep none.
         has_processes = parameters.num_workers > 0
+        bound_mb = IMAGE_BOUND_MB // count_neighbours()  # the memory is the machine's
         self._settings = LoaderSettings(
             changes=recipe.changes,
             seed=parameters.seed,
             num_workers=parameters.num_workers,
-            memory_bound_mb=0 if has_processes and parameters.feature_extract else IMAGE_BOUND_MB,
+            memory_bound_mb=0 if has_processes and parameters.feature_extract else bound_mb,
             max_megapixels=parameters.max_image_megapixels,
             is_checked=True,
         )
-        self._memory = None if has_processes else ImageMemory(IMAGE_BOUND_MB)
+        self._memory = None if has_processes else ImageMemory(bound_mb)
         self._loaders: dict[str, ImageLoader] = {}
         self._skipped: list[tuple[Path, str]] = []
 

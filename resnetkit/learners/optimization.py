@@ -118,3 +118,12 @@ class Loss:
         """Return the mean loss of (N, classes) logits; targets are (N,) labels or (N, classes) shares."""
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
         return F.cross_entropy(logits.float(), targets, weights, label_smoothing=self._label_smoothing)
+
+    def count(self, targets: torch.Tensor) -> float:
+        """Return what the sum of the losses is divided by for their mean: the images, or the weights of their labels.
+
+        The mean over several shares of a batch counts each share by it.
+        """
+        if self._class_weights is None or targets.ndim == 2:
+            return float(len(targets))
+        return float(self._class_weights.to(targets.device)[targets].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
 
@@ -297,6 +297,17 @@ class TrainParameters(Parameters):
         expected="a path of a folder",
         also_called=("output", "output_dir", "out_dir", "project", "save_dir"),
     )
+    run_folder: str = parameter(
+        "",
+        "Run folder",
+        "The run folder itself: made if it is not there, gone on with if it is, so that a restart repeats the same "
+        "command. Not with `output_folder` and `resume_from`.",
+        group="Output",
+        path="folder",
+        is_advanced=True,
+        expected="a path of a folder",
+        also_called=("run_dir", "logdir"),
+    )
     resume_from: str = parameter(
         "",
         "Resume from",
@@ -348,12 +359,29 @@ class TrainParameters(Parameters):
         also_called=("int8", "quantize"),
     )
 
+    @classmethod
+    def describe_violation(cls, name: str, value: Any) -> str:
+        """Return what a parameter must be and what it got; of several devices, the command that trains on them."""
+        sentence = super().describe_violation(name, value)
+        devices = value if isinstance(value, (list, tuple)) else str(value).strip("[]()").split(",")
+        if name != "device" or len(devices) < 2:
+            return sentence
+        return (
+            f"{sentence}; several devices train in a process each: "
+            f"torchrun --nproc-per-node={len(devices)} -m resnetkit train DATASET --run-folder RUN"
+        )
+
     def check_consistency(self) -> None:
         """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights lack."""
         if self.evaluate_only and (self.resume_from or not self.model_weight_file):
             raise ParameterError(
                 "'evaluate_only' evaluates weights without training; "
                 "expected a 'model_weight_file' and no 'resume_from'"
+            )
+        if self.run_folder and (self.resume_from or self.output_folder):
+            raise ParameterError(
+                "'run_folder' is where the run is and what is gone on with; expected no 'resume_from' and no "
+                "'output_folder' beside it"
             )
         if self.feature_extract and not self.use_pretrained and not self.model_weight_file:
             raise ParameterError(

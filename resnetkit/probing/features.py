@@ -24,13 +24,17 @@ class FeatureStore:
 
     The file beyond the memory bound has no name (or, on Windows, loses it when closed), so that nothing
     is left behind, whatever happens.
+
+    Attributes:
+        is_file: Whether they lie in a file.
     """
 
     def __init__(self, rows: int, width: int, folder: Path, memory_bound: int = MEMORY_BOUND) -> None:
         self._shape = (rows, width)
+        self.is_file = rows * width * 4 > memory_bound
         self._values: np.ndarray | None = None
         self._file: IO[bytes] | None = None
-        if rows * width * 4 <= memory_bound:
+        if not self.is_file:
             self._values = np.zeros(self._shape, np.float32)
         else:
             self._file = tempfile.TemporaryFile(dir=folder, prefix=".features.")  # noqa: SIM115 - lives as long as self

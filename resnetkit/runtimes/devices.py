@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from resnetkit.machine.ranks import get_local_rank
 from resnetkit.runtimes.network import RuntimeOptionError
 
 
@@ -32,9 +33,10 @@ def choose_device(device: str) -> torch.device:
         RuntimeOptionError: This machine does not have it.
     """
     devices = list_devices()
+    local = f"cuda:{get_local_rank()}"  # of several processes on a machine, each takes a GPU of its own
     if device == "auto":
-        return torch.device(devices[0])
-    wanted = "cuda:0" if device == "cuda" else device
+        return torch.device(local if local in devices else devices[0])
+    wanted = local if device == "cuda" else device
     if wanted not in devices:
         raise RuntimeOptionError(
             f"'device' {device} does not exist for PyTorch on this machine, which has {', '.join(devices)}; "

@@ -9,7 +9,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +20,13 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
+from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import fix_thread_count
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.training.outcome import TrainingResult, conclude
+from resnetkit.probing.feature_parts import remove_parts
+from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run, open_run
 from resnetkit.training.state import Row, find_best
 from resnetkit.training.tracking import Tracker, start_tracking
@@ -56,9 +60,17 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
         DatasetError: The data set went away meanwhile; the message says how to go on.
         MemoryError: A batch does not fit; the message names the size to try.
         OSError: The run folder cannot be written to; what was saved stays valid.
+        JointError: Several processes train together, and are not asked to do the same.
+        LostProcessError: Another of them has ended; the message says how to go on.
     """
+    with ranks.join():
+        return _train(parameters, source, progress or Progress())
+
+
+def _train(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
     began = time.monotonic()
-    progress = progress or Progress()
+    if not ranks.is_first():  # the first process shows bars and keeps records
+        progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
     fix_thread_count()
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)
@@ -67,16 +79,24 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
             run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)), time.monotonic() - began
         )
         run.timings["preparation"] = time.monotonic() - began
+        if parameters.feature_extract:
+            ranks.leave()  # a head is trained in less time than it would take to share it out
+            if not ranks.is_first():
+                return summarize(run)
         for row in run.state.history:
             tracker.log_epoch(row)
         if run.recipe.is_solved:
             reason = _solve(run, tracker)
         else:
             reason = _fit(run, tracker, deadline=began + 60 * parameters.time_limit_minutes)
+        ranks.leave()
+        if not ranks.is_first():
+            return summarize(run)
         run.timings["training"] = sum(row["seconds"] for row in run.state.history)
         if run.is_head_kept:
             reason += "; the solved head before them was better on the validation images and is kept"
         result = conclude(run, reason, began)
+        remove_parts(run.folder)
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)
     return result
@@ -101,7 +121,7 @@ def _solve(run: Run, tracker: Tracker) -> str:
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     """Train epoch after epoch, keep the best and the last state; return in words why training ended."""
     optimizer = run.open_optimizer()
-    while (reason := _find_reason_to_end(run, deadline)) is None:
+    while (reason := ranks.share(_find_reason_to_end(run, deadline))) is None:
         try:
             row = _train_epoch(run, optimizer, run.state.epoch)
             recipe = run.learner.review(row["epoch"], run.progress)
@@ -136,7 +156,7 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     figures = _Figures()
     with run.progress.show(f"epoch {epoch + 1}/{recipe.epochs}", num_batches, unit="batch") as bar:
         learner.module.train()
-        for batch, (inputs, targets) in enumerate(run.progress.watch(learner.read_batches(epoch))):
+        for batch, (inputs, targets, share) in enumerate(take_batches(run, epoch)):
             step = epoch * num_batches + batch
             learning_rate = compute_learning_rate(recipe, step, recipe.epochs * num_batches)
             if step == 0:
@@ -145,14 +165,15 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
                 group["lr"] = learning_rate
 
             logits = learner.forward(inputs)  # (N, classes)
-            loss = run.loss(logits, targets)
+            loss = run.loss(logits, targets) * share.factor
             _check_finite(loss.item(), step, learning_rate, run)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-            figures.add(loss, logits, targets)
+            figures.add(loss, logits, targets, share.images)
             bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)
+        figures.sum_up()
         val_loss, val_accuracy = _validate(run)
         _check_finite(val_loss, (epoch + 1) * num_batches - 1, learning_rate, run)
         bar.advance(0, loss=figures.loss, lr=learning_rate, val=val_accuracy)
@@ -170,21 +191,63 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     return row
 
 
+class Share(NamedTuple):
+    """A process' part of a step.
+
+    Attributes:
+        factor: Of its mean loss, so that the mean over the processes is the mean over the images (or their weights).
+        images: Images of the step, divided by the processes.
+    """
+
+    factor: float
+    images: float
+
+
+def take_batches(run: Run, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Share]]:
+    """Yield inputs and targets of an epoch's steps; several processes take each step together, or none of it.
+
+    Raises:
+        TrainingStopped: The user asked for it, in whichever process.
+    """
+    batches = run.learner.read_batches(epoch)
+    size = ranks.get_size()
+    if size == 1:
+        for inputs, targets in run.progress.watch(batches):
+            yield inputs, targets, Share(1.0, len(targets))
+        return
+    while True:
+        batch = next(batches, None)
+        facts = (0.0, 0.0, 0.0) if batch is None else (1.0, run.loss.count(batch[1]), float(len(batch[1])))
+        present, total, count, stop = ranks.add(*facts, run.progress.is_stop_requested())
+        if stop:
+            raise TrainingStopped("stopped on request")
+        if batch is None or present < size:  # the end; or images of one have become unreadable meanwhile
+            return
+        own = facts[1]
+        yield *batch, Share(own * size / total, count / size)
+
+
 class _Figures:
     """Running mean of loss and accuracy over the images of an epoch; mixed targets have no accuracy."""
 
     def __init__(self) -> None:
         self._loss = 0.0
         self._right: int | None = 0
-        self._count = 0
+        self._count: float = 0
 
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        self._loss += loss.item() * len(targets)
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, count: float) -> None:
+        self._loss += loss.item() * count
         if targets.ndim == 2:
             self._right = None
         if self._right is not None:
             self._right += int((logits.argmax(1) == targets).sum())
-        self._count += len(targets)
+        self._count += count
+
+    def sum_up(self) -> None:
+        """Take in what the other processes have."""
+        if ranks.get_size() > 1:
+            self._loss, right, self._count = ranks.add(self._loss, self._right or 0, self._count)
+            self._right = None if self._right is None else round(right)
 
     @property
     def loss(self) -> float:
@@ -217,7 +280,8 @@ def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> Non
 def _explain_failures(run: Run) -> Iterator[None]:
     """Say what was kept when training does not come to its end, and what to do when memory or disk are full."""
     try:
-        yield
+        with ranks.explain_losses():
+            yield
     except TrainingStopped as error:
         where = "" if run.recipe.is_solved else f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
         raise TrainingStopped(
@@ -225,7 +289,7 @@ def _explain_failures(run: Run) -> Iterator[None]:
             run.folder / BEST_CHECKPOINT if run.state.history else None,
             run.folder,
         ) from error
-    except (TrainingDivergedError, DatasetError) as error:
+    except (TrainingDivergedError, DatasetError, ranks.LostProcessError) as error:
         raise type(error)(f"{error}; {run.describe_kept()}") from error
     except Exception as error:
         explained = _explain_memory(error, run) or _explain_disk(error, run)

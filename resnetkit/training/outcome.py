@@ -31,7 +31,7 @@ from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.training.exports import export_model
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
-from resnetkit.training.state import Row
+from resnetkit.training.state import Row, find_best
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
 from resnetkit.weights.models import load_model
 
@@ -138,6 +138,21 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     if failure is not None:
         raise failure
     return result
+
+
+def summarize(run: Run) -> TrainingResult:
+    """Return what a process knows at the end that is not the first one: the best epoch, and no figures of its own."""
+    best = find_best(run.state.history) or {}
+    return TrainingResult(
+        folder=run.folder,
+        checkpoint=run.folder / BEST_CHECKPOINT,
+        classes=run.dataset.classes,
+        history=run.state.history,
+        best=best,
+        metrics={},
+        test_metrics=None,
+        reason="the first process concludes the training",
+    )
 
 
 def _calibrate(model: nn.Module, predictions: Predictions) -> float:

@@ -33,6 +33,8 @@ from resnetkit.learners.optimization import (
     load_optimizer,
 )
 from resnetkit.learners.recipe import Recipe, choose_recipe
+from resnetkit.learners.sharing import check_folder_is_seen, check_processes
+from resnetkit.machine import ranks
 from resnetkit.machine.files import atomic_path, resolve_path, write_text
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
@@ -42,6 +44,7 @@ from resnetkit.results.pictures import tile_batch
 from resnetkit.results.plots import encode_png
 from resnetkit.training.run_folder import (
     RunFolderLock,
+    create_named_run_folder,
     create_run_folder,
     prepare_output_folder,
     publish_latest,
@@ -49,6 +52,7 @@ from resnetkit.training.run_folder import (
 )
 from resnetkit.training.state import (
     FREE_PARAMETERS,
+    STATE_FILE,
     Circumstances,
     Row,
     TrainingState,
@@ -218,6 +222,9 @@ class Run:
         """
         if self._num_saved == len(self.state.history):
             return
+        if not ranks.is_first():
+            self._unsaved_best, self._num_saved = None, len(self.state.history)
+            return
         if self._unsaved_best is not None:
             row, weights = self._unsaved_best
             write_checkpoint(self.folder / BEST_CHECKPOINT, weights, self.describe(row))
@@ -234,7 +241,7 @@ class Run:
 
     def show_batch(self, inputs: torch.Tensor) -> None:
         """Write a picture of the first batch, (N, 3, S, S) as the network sees it; cached features have none."""
-        if inputs.ndim == 4:
+        if inputs.ndim == 4 and ranks.is_first():
             with atomic_path(self.folder / SAMPLES_NAME) as temporary:
                 temporary.write_bytes(encode_png(tile_batch(inputs, self.preprocessing), None))
 
@@ -271,12 +278,18 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
     parameters.check_consistency()
     if parameters.evaluate_only:
         raise ParameterError("'evaluate_only' trains nothing; expected False, got True; `resnetkit evaluate` evaluates")
+    if parameters.run_folder and ranks.share((resolve_path(parameters.run_folder) / STATE_FILE).is_file()):
+        parameters = parameters.updated({"resume_from": parameters.run_folder})
     lock = None
-    if parameters.resume_from and (folder := resolve_path(parameters.resume_from).resolve()).is_dir():
+    if (
+        ranks.is_first()
+        and parameters.resume_from
+        and (folder := resolve_path(parameters.resume_from).resolve()).is_dir()
+    ):
         lock = RunFolderLock(folder)
     try:
         run = _open_run(parameters, source, progress)
-        run.lock = lock or RunFolderLock(run.folder)
+        run.lock = lock or (RunFolderLock(run.folder) if ranks.is_first() else None)
     except BaseException:
         if lock is not None:
             lock.close()
@@ -288,8 +301,9 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
     split_rule = SPLIT_RULE
     if earlier_folder is None:
-        output_folder = prepare_output_folder(parameters.output_folder)
+        output_folder = _prepare_output(parameters)
     else:
+        check_folder_is_seen(earlier_folder / STATE_FILE)
         earlier, output_folder = read_state(earlier_folder), earlier_folder.parent
         check_resumable(earlier, parameters)
         split_rule = earlier.split_rule
@@ -297,6 +311,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
     recipe = choose_recipe(parameters, len(dataset.train))
+    check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
         # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
         recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
@@ -307,25 +322,59 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     dataset, sizes = measure_files(dataset)
     splits.dataset = dataset
     learner = _open_learner(parameters, recipe, start, splits)
+    content = hash_dataset(dataset, sizes)
+    ranks.check_agreement(**{"data set": content})
+    numerics, threads = ranks.share((learner.numerics, torch.get_num_threads()))
     state = TrainingState(
         parameters.model_dump(),
-        Circumstances(hash_dataset(dataset, sizes), start.content_hash, learner.numerics, torch.get_num_threads()),
+        Circumstances(content, start.content_hash, numerics, threads, ranks.get_size()),
         dataset.classes,
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
         split_rule=split_rule,
     )
     if earlier_folder is None:
-        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+        folder = _create_folder(parameters, output_folder, state)
     else:
         check_circumstances(earlier, state.circumstances)
-        remove_temporary_files(earlier_folder)
+        if ranks.is_first():
+            remove_temporary_files(earlier_folder)
         folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
         check_weights(state, learner.module)
         learner.module.load_state_dict(dict(state.weights))
-    write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    if ranks.is_first():
+        write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+
+
+def _prepare_output(parameters: TrainParameters) -> Path:
+    """Return what a new run's files lie in, and is no part of the data set; the first process proves that it can write.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    if parameters.run_folder:
+        return resolve_path(parameters.run_folder)
+    return prepare_output_folder(parameters.output_folder)
+
+
+def _create_folder(parameters: TrainParameters, output_folder: Path, state: TrainingState) -> Path:
+    """Make the run folder: the first process does, and all have to see it.
+
+    Raises:
+        OutputError: It cannot be made.
+        JointError: A process does not see it.
+    """
+    folder = None
+    if ranks.is_first() and parameters.run_folder:
+        folder = create_named_run_folder(output_folder, lambda folder: write_state(folder, state))
+    elif ranks.is_first():
+        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+    folder = ranks.share(folder)
+    assert folder is not None
+    check_folder_is_seen(folder / STATE_FILE)
+    return folder
 
 
 def get_versions() -> dict[str, str]:

@@ -83,11 +83,40 @@ def create_run_folder(output_folder: Path, model_name: str, fill: Callable[[Path
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def create_named_run_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Make the run folder that the parameter `run_folder` names, filled before anybody can see it.
+
+    Args:
+        folder: What it is to be; there is nothing, or an empty folder.
+        fill: Writes the first files into the folder that it is given.
+
+    Raises:
+        OutputError: It holds something, or cannot be made.
+    """
+    hidden = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        hidden.mkdir(parents=True)
+        fill(hidden)
+        hidden.replace(folder)
+    except OSError as error:
+        reason = "it holds no run, but something else" if folder.exists() else error.strerror
+        raise OutputError(
+            error.errno or errno.EIO, f"run folder '{folder}' cannot be made ({reason}); give another 'run_folder'"
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return folder
+
+
 def publish_latest(run_folder: Path) -> None:
     """Let `latest` beside the run folder mean this run: a link, or a copy where links are not to be had.
 
+    A run folder that the user named has none.
+
     What is neither our link nor our copy stays as it is, and a line in the log says so.
     """
+    if not re.fullmatch(_RUN_NAME, run_folder.name):
+        return
     latest = run_folder.parent / LATEST
     try:
         is_copy = _check_latest(latest)

@@ -40,7 +40,7 @@ Row = dict[str, Any]
 FREE_PARAMETERS = frozenset(
     {
         "dataset_folder", "model_weight_file", "device", "precision", "num_workers", "time_limit_minutes",
-        "output_folder", "resume_from", "evaluate_only",
+        "output_folder", "run_folder", "resume_from", "evaluate_only",
         "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
     }
 )  # fmt: skip
@@ -55,12 +55,14 @@ class Circumstances:
         first_weights: Hash of the weights file that training started from; empty for random ones.
         numerics: Device, precision and, for cached features, runtime.
         threads: CPU threads of torch; another number may change the last bits of a sum.
+        processes: How many trained together; another number normalizes and mixes other shares of a batch.
     """
 
     data: str
     first_weights: str
     numerics: str
     threads: int
+    processes: int = 1
 
 
 @dataclass
@@ -327,4 +329,10 @@ def check_circumstances(state: TrainingState, now: Circumstances) -> None:
             "the run began with %d CPU threads and goes on with %d; the last bits may differ",
             before.threads,
             now.threads,
+        )
+    if now.processes != before.processes:
+        logger.warning(
+            "the run began in %d processes and goes on in %d; it is another training from here on",
+            before.processes,
+            now.processes,
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from PIL import Image
 from resnetkit.data import scanning
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
+from resnetkit.images import inspection
 from resnetkit.machine.progress import Progress, TrainingStopped
 
 
@@ -255,3 +258,66 @@ def test_report_can_be_written_whatever_the_names(folder: Path) -> None:
     text = json.dumps(report.to_dict(), ensure_ascii=False)
     assert "od\N{REPLACEMENT CHARACTER}d.jpg" in text
     text.encode("utf-8")
+
+
+@pytest.fixture
+def settled(folder: Path) -> Path:
+    """The data set as it was written an hour ago, with a copy of a picture in another format."""
+    Image.open(folder / "train" / "china" / "0.png").save(folder / "train" / "china" / "copy.bmp")
+    for path in folder.rglob("*.*"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    return folder
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded, in any order."""
+    names: list[str] = []
+    read_image = scanning.read_image
+
+    def notice(path: Path, max_megapixels: float) -> np.ndarray:
+        names.append(path.name)
+        return read_image(path, max_megapixels)
+
+    monkeypatch.setattr(scanning, "read_image", notice)
+    return names
+
+
+def test_a_second_look_decodes_what_has_changed(settled: Path, read: list[str]) -> None:
+    first = check(settled)
+    assert len(read) == 15 + 2  # the pictures that are the same once more
+    assert len(first[1].duplicates) == 1
+    read.clear()
+    assert check(settled) == first
+    assert read == []
+    changed = settled / "val" / "flower" / "1.png"
+    Image.open(settled / "train" / "china" / "0.png").save(changed)
+    _, report = check(settled)
+    assert set(read) == {"1.png"}
+    assert report.leaks == [["train/china/0.png", "train/china/copy.bmp", "val/flower/1.png"]]
+
+
+def test_a_look_with_another_limit_of_size_heeds_it(settled: Path, read: list[str]) -> None:
+    check(settled)
+    with pytest.raises(DatasetError, match="no readable training image"):
+        check(settled, max_megapixels=0.001)
+
+
+def test_files_that_were_written_just_now_are_read_again(folder: Path, read: list[str]) -> None:
+    check(folder)
+    check(folder)
+    assert len(read) == 2 * 14
+
+
+def test_damaged_findings_cost_a_warning_and_time(
+    settled: Path, read: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = check(settled)
+    with closing(inspection.Inspections(settled)) as inspections:
+        path = inspections._path
+    assert path.stat().st_size > 0
+    path.write_bytes(b"no database at all" * 1000)
+    read.clear()
+    assert check(settled) == first
+    assert len(read) == 17
+    assert "is not kept in" in caplog.text

@@ -1,0 +1,61 @@
+"""How long a data set of many files takes until training could begin: at the first start, and at the second."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_START = """
+import sys, time, resource
+from pathlib import Path
+from resnetkit.data.dataset import read_dataset
+from resnetkit.data.identity import hash_dataset, measure_files
+from resnetkit.data.scanning import check_images
+from resnetkit.machine.progress import Progress
+began = time.perf_counter()
+dataset = read_dataset(Path(sys.argv[1]), 0.2, 0)
+dataset, _ = check_images(dataset, 500, Progress())
+hash_dataset(*measure_files(dataset))
+seconds = time.perf_counter() - began
+print(f"{seconds:.1f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+"""
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write images of 32x32 random pixels in ten classes, an hour old."""
+    draws = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"class {number % 10}" / f"{number:07}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+def main() -> None:
+    """Print a line for each start."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=50_000)
+    count = parser.parse_args().files
+    folder = Path(tempfile.mkdtemp())
+    try:
+        write_images(folder / "images", count)
+        environment = {**os.environ, "HOME": str(folder / "home")}
+        for start in ("first", "second"):
+            command = [sys.executable, "-c", _START, str(folder / "images")]
+            ended = subprocess.run(command, env=environment, check=True, capture_output=True, encoding="utf-8")
+            print(f"{count} files, {start} start: {ended.stdout.strip()}")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

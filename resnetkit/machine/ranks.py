@@ -1,0 +1,306 @@
+"""One of several processes that train together, as torchrun or Ray Train starts them: its rank, and what they exchange.
+
+A process alone is rank 0 of 1, and nothing here then imports torch or waits for anybody. Between the processes, small
+values travel as float64 sums (`add`) and anything else pickled (`share`, `gather`): those who started the processes
+have to trust the machines anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value")
+
+#: Seconds that a step waits for the slowest process; one that died is noticed at once, one that hangs after these.
+STEP_TIMEOUT_S = 30
+#: Seconds that the others wait while one reads, checks, solves or writes.
+_PATIENCE_S = 4 * 60 * 60
+#: Seconds that the first to come waits for the others.
+_MEETING_S = 300
+#: Signs of a lost connection or of a time that is up in the errors of gloo, NCCL and torch's store.
+_LOST = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "recv", "broken pipe")
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the training has ended, or no longer answers."""
+
+
+class JointError(ValueError):
+    """The processes cannot train together; all of them raise it alike.
+
+    Attributes:
+        is_told: Whether another process, the first one, says it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.is_told = get_rank() > 0
+
+
+class _Group:
+    """What this process knows of the others.
+
+    Attributes:
+        steps: Process group for what happens in every step, with a short timeout; None for a process alone.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = 0, 1
+        self.steps: Any = None
+        self.is_joined = self.is_own = False
+
+
+_group = _Group()
+
+
+def get_rank() -> int:
+    """Return the number of this process, from 0; it keeps it when it has left the others."""
+    return _group.rank
+
+
+def get_size() -> int:
+    """Return the number of processes that exchange something: 1 once they have left each other."""
+    return _group.size
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that writes, speaks and concludes."""
+    return get_rank() == 0
+
+
+def count_neighbours() -> int:
+    """Return the number of processes on this machine, which share its cores and its memory."""
+    return max(1, _read_number("LOCAL_WORLD_SIZE", 1)) if _read_number("WORLD_SIZE", 1) > 1 else 1
+
+
+def get_local_rank() -> int:
+    """Return the number of this process among those of its machine: the GPU that it takes."""
+    return _read_number("LOCAL_RANK", 0) if _group.is_joined else 0
+
+
+def get_step_group() -> Any:
+    """Return torch's process group for what happens in every step; None for a process alone."""
+    return _group.steps
+
+
+@contextmanager
+def join() -> Iterator[None]:
+    """Meet the other processes that torchrun started; a process group that exists, such as Ray Train's, is used.
+
+    Inside another `join`, and for a process alone, it does nothing.
+
+    Raises:
+        LostProcessError: The others do not come.
+    """
+    if _group.is_joined or not _is_one_of_many():
+        yield
+        return
+    import torch.distributed as dist
+
+    with explain_losses("the processes of the training could not meet"):
+        _group.is_own = not dist.is_initialized()
+        if _group.is_own:
+            _open_group()
+        _group.rank, _group.size, _group.is_joined = dist.get_rank(), dist.get_world_size(), True
+        _group.steps = dist.new_group(timeout=timedelta(seconds=STEP_TIMEOUT_S))
+    try:
+        yield
+    except BaseException:
+        # NCCL would wait for the others before it lets go, and they perhaps for us.
+        _close_group(is_orderly=dist.get_backend() == "gloo")
+        raise
+    else:
+        leave()
+    finally:
+        _group.__init__()  # type: ignore[misc]
+
+
+def leave() -> None:
+    """Go on without the others; all do so at the same place. Each keeps its rank, the first does what is left."""
+    if _group.size > 1:
+        _close_group(is_orderly=True)
+
+
+def _close_group(is_orderly: bool) -> None:
+    import torch.distributed as dist
+
+    _group.size, _group.steps = 1, None
+    if _group.is_own and is_orderly:
+        _group.is_own = False
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def add(*numbers: float) -> list[float]:
+    """Return the sums over all processes, in every step: it waits for `STEP_TIMEOUT_S` at most."""
+    if get_size() == 1:
+        return list(numbers)
+    import torch
+
+    total = torch.tensor(numbers, dtype=torch.float64, device=_choose_device())
+    _sum(total)
+    return [float(number) for number in total.tolist()]
+
+
+def average(tensors: list[torch.Tensor]) -> None:
+    """Replace floating-point tensors by their mean over all processes."""
+    if get_size() == 1 or not tensors:
+        return
+    import torch
+
+    flat = torch.cat([tensor.reshape(-1).to(torch.float64) for tensor in tensors]).to(_choose_device())
+    _sum(flat)
+    flat /= get_size()
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def gather(value: Value) -> list[Value]:
+    """Return everybody's value, by rank; it waits long for those who still work."""
+    if get_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * get_size()
+    with explain_losses():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def share(value: Value) -> Value:
+    """Return the first process' value; it waits long for it."""
+    if get_size() == 1:
+        return value
+    import torch.distributed as dist
+
+    values: list[Any] = [value if is_first() else None]
+    with explain_losses():
+        dist.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[no-any-return]
+
+
+def check_agreement(**facts: str) -> None:
+    """Compare what must be the same everywhere.
+
+    Raises:
+        JointError: A fact differs; everybody raises it.
+    """
+    everyone = gather((socket.gethostname(), facts))
+    for rank, (host, others) in enumerate(everyone):
+        for name, value in others.items():
+            first = everyone[0][1][name]
+            if value != first:
+                raise JointError(
+                    f"the {len(everyone)} processes of a training must have the same {name}; process 0 has {first} "
+                    f"and process {rank} on {host} has {value}; start all of them with the same command on the same "
+                    "files"
+                )
+
+
+@contextmanager
+def explain_losses(what: str = "another process of this training has ended or no longer answers") -> Iterator[None]:
+    """Turn errors of torch's collectives into a `LostProcessError`.
+
+    Args:
+        what: What is wrong, for the message.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not (_group.is_joined or _is_one_of_many()):
+            raise
+        if isinstance(error, LostProcessError) or not any(sign in text.lower() for sign in _LOST):
+            raise
+        reason = text.strip().splitlines()[0][:200]
+        raise LostProcessError(f"{what} ({reason}); see the messages of the others") from error
+
+
+def _sum(tensor: torch.Tensor) -> None:
+    import torch.distributed as dist
+
+    with explain_losses():
+        dist.all_reduce(tensor, group=_group.steps)
+
+
+def _is_one_of_many() -> bool:
+    if "torch.distributed" in sys.modules:
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size() > 1
+    return _read_number("WORLD_SIZE", 1) > 1 and "MASTER_ADDR" in os.environ and "RANK" in os.environ
+
+
+def _open_group() -> None:
+    """Open the group that torchrun's variables describe: gloo for the CPU, NCCL beside it where there are GPUs."""
+    import torch
+    import torch.distributed as dist
+
+    if count_neighbours() == _read_number("WORLD_SIZE", 1) and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: nobody else needs to reach it
+    has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= count_neighbours()
+    if has_gpus:
+        torch.cuda.set_device(_read_number("LOCAL_RANK", 0))
+    settings: dict[str, Any] = {}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun keeps the store
+        settings = {
+            "store": _open_store(),
+            "rank": _read_number("RANK", 0),
+            "world_size": _read_number("WORLD_SIZE", 1),
+        }
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=timedelta(seconds=_PATIENCE_S), **settings
+    )
+
+
+def _open_store() -> Any:
+    """Open torch's store, on the given address alone: its own server would listen on every interface.
+
+    Raises:
+        LostProcessError: The port is taken.
+    """
+    import torch.distributed as dist
+
+    address, port = os.environ["MASTER_ADDR"], _read_number("MASTER_PORT", 29500)
+    descriptor = None
+    if _read_number("RANK", 0) == 0:
+        try:
+            descriptor = socket.create_server((address, port), backlog=1024).detach()
+        except OSError as error:
+            raise LostProcessError(
+                f"port {port} of {address} cannot be opened for the processes to meet ({error.strerror}); "
+                "give another MASTER_PORT, or torchrun's --master-port"
+            ) from error
+    return dist.TCPStore(
+        address,
+        port,
+        _read_number("WORLD_SIZE", 1),
+        is_master=descriptor is not None,
+        timeout=timedelta(seconds=_MEETING_S),
+        master_listen_fd=descriptor,
+    )
+
+
+def _choose_device() -> torch.device:
+    """Return the CPU, or the GPU where the group has NCCL alone."""
+    import torch
+    import torch.distributed as dist
+
+    return torch.device("cuda" if dist.get_backend(_group.steps) == "nccl" else "cpu")
+
+
+def _read_number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        return default
