@@ -24,6 +24,7 @@ CLAIMS = (
     "images",
     "parameters",
     "leftovers",
+    "processes",
     "service",
     "determinism",
     "dependencies",

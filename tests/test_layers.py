@@ -26,6 +26,7 @@ ROOMS = (
     "runtimes",
     "answers",
     "folders",
+    "jobs",
     "sources",
     "data",
     "results",

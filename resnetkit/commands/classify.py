@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from resnetkit.commands.options import CommandParser, read_parameters
@@ -10,6 +11,7 @@ from resnetkit.commands.program import Answer
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import Progress
+from resnetkit.parameters.declaration import ParameterError, suggest
 from resnetkit.parameters.inference import InferParameters
 
 SUMMARY = "Classify images into a table, a row a file; a table that is there already is gone on with."
@@ -32,7 +34,22 @@ def add_arguments(parser: CommandParser) -> None:
     )
     group = parser.add_argument_group("Output")
     group.add_argument(
-        "--output", metavar="PATH", default="answers.csv", help="Table: .csv, .jsonl or .parquet; default answers.csv."
+        "--output",
+        metavar="PATH",
+        default="answers.csv",
+        help="Table: .csv, .jsonl or .parquet; default answers.csv. With a / at the end, a folder of Parquet parts.",
+    )
+    group.add_argument(
+        "--part-size", metavar="N", default="1000", help="Images of a part, where a folder is written; default 1000."
+    )
+    group.add_argument(
+        "--engine",
+        metavar="NAME",
+        default="local",
+        help="What classifies into a folder: local is this process, ray the workers of Ray Data; default local.",
+    )
+    group.add_argument(
+        "--workers", metavar="N", default="0", help="Workers of Ray; 0, the default, is one a GPU, or else one a core."
     )
     group.add_argument("--probabilities", action="store_true", help="A column per class.")
     group.add_argument("--annotate", metavar="FOLDER", help="Draw each image with its answer into this folder.")
@@ -47,6 +64,13 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         Stopped: The user asked for it; the rows so far are written, and the same command goes on.
     """
     values = read_model(arguments)
+    if arguments.output.endswith(("/", os.sep)):
+        return _classify_into_parts(values, arguments, progress)
+    if arguments.engine != "local":
+        raise ParameterError(
+            f"'--engine' {arguments.engine} writes a folder of parts; expected --output FOLDER/, "
+            f"got '{arguments.output}'"
+        )
     with pause_garbage_collection():
         from resnetkit.folders.classification import TableOptions, classify_into_table
         from resnetkit.folders.classifier import Classifier
@@ -55,6 +79,34 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
     output = Path(arguments.output).expanduser()
     summary = classify_into_table(Classifier(values), arguments.paths, output, options, progress)
     return Answer([str(summary)], {**vars(summary), "output": str(output)})
+
+
+def _classify_into_parts(values: InferParameters, arguments: argparse.Namespace, progress: Progress) -> Answer:
+    with pause_garbage_collection():
+        from resnetkit.folders.classifier import Classifier
+        from resnetkit.jobs.job import ENGINES, JobOptions, classify_into_parts
+    if arguments.annotate:
+        raise ParameterError("'--annotate' draws while a table is written; expected no folder as --output")
+    if arguments.engine not in ENGINES:
+        raise ParameterError(
+            f"'--engine' must be one of {', '.join(ENGINES)}, got '{arguments.engine}'"
+            + suggest(arguments.engine, ENGINES)
+        )
+    options = JobOptions(
+        engine=arguments.engine,
+        workers=_read_count("--workers", arguments.workers, 0),
+        part_size=_read_count("--part-size", arguments.part_size, 1),
+        has_probabilities=arguments.probabilities,
+    )
+    output = Path(arguments.output).expanduser()
+    summary = classify_into_parts(Classifier(values), arguments.paths, output, options, progress)
+    return Answer([str(summary)], {**vars(summary), "output": str(output)})
+
+
+def _read_count(option: str, text: str, lowest: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < lowest:
+        raise ParameterError(f"'{option}' must be an integer of at least {lowest}, got '{text}'")
+    return int(text)
 
 
 def read_model(arguments: argparse.Namespace) -> InferParameters:
