@@ -131,9 +131,6 @@ def _look_at_all(
 ) -> Iterator[_Picture]:
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
-        known = inspections.find(sample.path)
-        if known is not None and known.width * known.height / 1e6 <= max_megapixels:
-            return _Picture(split, sample, known.width, known.height, known.checksum)
         try:
             image = read_image(sample.path, max_megapixels)
         except ImageError as error:
@@ -143,7 +140,13 @@ def _look_at_all(
         inspections.keep(sample.path, Finding(image.shape[1], image.shape[0], checksum))
         return _Picture(split, sample, image.shape[1], image.shape[0], checksum)
 
-    return _map_in_threads(look_at, items)
+    def recall(item: tuple[str, Sample]) -> _Picture | None:
+        known = inspections.find(item[1].path)
+        if known is None or known.width * known.height / 1e6 > max_megapixels:
+            return None
+        return _Picture(*item, known.width, known.height, known.checksum)
+
+    return _map_in_threads(look_at, items, recall)
 
 
 def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_Picture]:
@@ -157,20 +160,35 @@ def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_P
     return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
 
 
-def _map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon."""
+def _map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], recall: Callable[[Item], Result | None] = lambda _: None
+) -> Iterator[Result]:
+    """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon.
+
+    What `recall` knows already takes no thread: to hand it over would take longer.
+    """
     size = min(count_cores(), MAX_THREADS)
     executor = ThreadPoolExecutor(size, "checking", initializer=compute_alone)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(executor.submit(function, item))
+            known = recall(item)
+            if known is not None and not waiting:
+                yield known
+                continue
+            waiting.append(executor.submit(function, item) if known is None else _wrap(known))
             if len(waiting) > 4 * size:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _wrap(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
 
 
 def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
