@@ -63,22 +63,21 @@ def main() -> None:
 
 def make_sides(precision: str, parameters: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Callable[[], object]]:
     """Return our way, the bare network on batches that are ready, and decoding and preparing alone."""
-    import torch
-
     from resnetkit import load_model
     from resnetkit.images.reading import read_image
-    from resnetkit.machine.threads import compute_alone, count_cores
+    from resnetkit.machine.threads import count_cores
 
     classifier = load_model(**parameters)
     runtime = classifier._loader.load(classifier.values, is_for_batches=True).runtime
 
-    def prepare(path: Path) -> torch.Tensor:
-        return classifier.preprocessing.prepare(read_image(path), is_exact=runtime.precision == "fp32")
+    def prepare(path: Path) -> np.ndarray:
+        return classifier.preprocessing.prepare(read_image(path))
 
-    batches = torch.stack([prepare(path) for path in paths]).split(BATCH_SIZE)
+    images = np.stack([prepare(path) for path in paths])
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
 
     def prepare_all() -> None:
-        with ThreadPoolExecutor(count_cores(), initializer=compute_alone) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             list(pool.map(prepare, paths))
 
     return {

@@ -175,10 +175,8 @@ def make_our_run(parameters: Mapping[str, object], image: np.ndarray, boxes: Seq
 
 def make_our_bare_network(parameters: Mapping[str, object]) -> Callable[[], Any]:
     """Return a run of the network alone in the runtime that infer_resnet chooses."""
-    import torch
-
     model = load_model(parameters)
-    images = torch.zeros((1, 3, 224, 224), dtype=torch.uint8)
+    images = np.zeros((1, 3, 224, 224), np.uint8)
     return lambda: model.runtime.run(images)
 
 

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -36,7 +35,7 @@ from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weig
 from resnetkit.weights.class_names import find_class_names
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.metadata import ModelMetadata
-from resnetkit.weights.models import fetch_imagenet_weights
+from resnetkit.weights.published import fetch_imagenet_weights
 
 _BATCH_SIZE = 16
 
@@ -83,7 +82,7 @@ def get_published_preprocessing(model_name: str) -> Preprocessing:
     return Preprocessing(published.crop_size, published.resize_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
 
 
-def read_images(folder: Path, preprocessing: Preprocessing) -> list[torch.Tensor]:
+def read_images(folder: Path, preprocessing: Preprocessing) -> list[np.ndarray]:
     """Read and prepare up to 300 images of a folder, evenly spread over their names.
 
     Returns:
@@ -118,7 +117,7 @@ def choose_output(weights: str, file: WeightsFile, metadata: ModelMetadata) -> P
     return file.path.with_name(f"{stem}_int8.xml")
 
 
-def quantize(file: WeightsFile, metadata: ModelMetadata, images: Sequence[torch.Tensor], output: Path) -> None:
+def quantize(file: WeightsFile, metadata: ModelMetadata, images: Sequence[np.ndarray], output: Path) -> None:
     """Write the int8 network and print how its answers compare with the original's on the same images."""
     source = NetworkSource.from_metadata(metadata, file.read_state_dict, file.path if file.is_graph else None)
     save_graph(quantize_graph(build_graph(source), images), output, metadata)
@@ -127,10 +126,11 @@ def quantize(file: WeightsFile, metadata: ModelMetadata, images: Sequence[torch.
     print(f"quantize: calibrated on {len(images)} images; the first class is the same on {same.mean():.1%} of them")
 
 
-def classify(source: NetworkSource, images: Iterable[torch.Tensor]) -> np.ndarray:
+def classify(source: NetworkSource, images: Iterable[np.ndarray]) -> np.ndarray:
     """Return the index of the most probable class of each image."""
     runtime = open_runtime(source, RuntimeOptions("openvino"), cache_folder=None)
-    batches = torch.stack(list(images)).split(_BATCH_SIZE)
+    stacked = np.stack(list(images))
+    batches = [stacked[start : start + _BATCH_SIZE] for start in range(0, len(stacked), _BATCH_SIZE)]
     return np.concatenate([runtime.run(batch).logits.argmax(axis=1) for batch in batches])
 
 

@@ -34,7 +34,9 @@ def calibrate_model(photographs: Mapping[str, np.ndarray]) -> Callable:
 
     preprocessing = Preprocessing(128, 146, "crop", IMAGENET_MEAN, IMAGENET_STD)
     images = [photographs[name] for name in ("china", "flower", "portrait", "astronaut")]
-    batch = normalize(torch.stack([preprocessing.prepare(image) for image in images]), IMAGENET_MEAN, IMAGENET_STD)
+    batch = normalize(
+        torch.from_numpy(np.stack([preprocessing.prepare(image) for image in images])), IMAGENET_MEAN, IMAGENET_STD
+    )
 
     def calibrate(model_name: str, num_classes: int = 1000, small_input_stem: bool = False) -> torch.nn.Module:
         model = initialize_model(model_name, num_classes, seed=1, small_input_stem=small_input_stem).train()
@@ -90,7 +92,7 @@ def make_network(photographs: Mapping[str, np.ndarray]) -> Callable[..., Network
         from resnetkit.weights.models import initialize_model
 
         preprocessing = Preprocessing(input_size, input_size, "crop", IMAGENET_MEAN, IMAGENET_STD)
-        images = torch.stack([preprocessing.prepare(image) for image in photographs.values()])
+        images = torch.from_numpy(np.stack([preprocessing.prepare(image) for image in photographs.values()]))
         model = initialize_model(model_name, 1000, seed=0, small_input_stem=small_input_stem)
         # With torch's momentum a part of the initial statistics remains. Without it these untrained networks are
         # chaotic: float32 rounding alone, PyTorch against float64, reaches 1.5e-4 of the logits on resnet152.

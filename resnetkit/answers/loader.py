@@ -297,7 +297,7 @@ def _check_model_name(values: InferParameters, model_name: str, file: WeightsFil
 
 
 def _find_imagenet_weights(values: InferParameters) -> Weights:
-    from resnetkit.weights.models import fetch_imagenet_weights
+    from resnetkit.weights.published import fetch_imagenet_weights
 
     path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
     classes = get_imagenet_classes()

@@ -6,7 +6,6 @@ import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,10 @@ from resnetkit.answers.heatmaps import class_activation_map
 from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.machine.threads import compute_alone, count_cores, use_threads
+from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.declaration import ParameterError
 
 if TYPE_CHECKING:
-    import torch
-
     from resnetkit.parameters.inference import InferParameters
     from resnetkit.runtimes.network import NetworkOutput, Runtime
 
@@ -106,8 +103,6 @@ class Model:
     """
 
     def __init__(self, runtime: Runtime, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
-        import torch  # noqa: F401 - what the first image needs is part of loading
-
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.classes = tuple(classes)
@@ -135,15 +130,11 @@ class Model:
         Raises:
             ValueError: An image has another shape or dtype.
         """
-        import torch
-
         options = options or AnswerOptions()
         predictions: list[Prediction] = []
         for start in range(0, len(images), _MAX_BATCH):
-            with self._limit_threads():
-                prepared = [self._prepare(image) for image in images[start : start + _MAX_BATCH]]
-            batch = prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
-            predictions += self._predict_batch(batch, options, adjust)
+            prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
+            predictions += self._predict_batch(prepared, options, adjust)
         return predictions
 
     def predict_files(
@@ -160,7 +151,7 @@ class Model:
             Each path with its prediction, or with the error that says why it could not be read.
         """
         options = options or AnswerOptions()
-        decoders = ThreadPoolExecutor(_count_decoders(), "decoding", initializer=compute_alone)
+        decoders = ThreadPoolExecutor(_count_decoders(), "decoding")
         network = ThreadPoolExecutor(1, "network")
         remaining = iter(paths)
         decoding: deque[tuple[Path, Future[Any]]] = deque()
@@ -182,23 +173,14 @@ class Model:
             decoders.shutdown(cancel_futures=True)
             network.shutdown(cancel_futures=True)
 
-    def _prepare(self, image: np.ndarray) -> torch.Tensor:
-        # What a network that rounds to 8 bits of mantissa or less loses is far more than a grey level.
-        return self.preprocessing.prepare(image, is_exact=self.runtime.precision == "fp32")
-
-    def _limit_threads(self) -> AbstractContextManager[None]:
-        """Keep torch to one thread where OpenVINO runs the network.
-
-        OpenMP's other threads go on spinning for a while after their work, on the cores that OpenVINO then needs: that
-        costs more than they save.
-        """
-        if self.runtime.name != "openvino":
-            return nullcontext()
-        return use_threads(1)
-
     def _predict_batch(
-        self, batch: Any, options: AnswerOptions, adjust: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        options: AnswerOptions,
+        adjust: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[Prediction]:
+        """Classify prepared images, (3, S, S) uint8, in one run of the network."""
+        batch = images[0][None] if len(images) == 1 else np.stack(images)
         output = self.runtime.run(batch, with_features=options.heatmap or options.embedding)
         if not np.isfinite(output.logits).all():
             raise RuntimeError(
@@ -234,17 +216,15 @@ class Model:
         from resnetkit.images.reading import read_image  # It imports OpenCV and Pillow.
 
         try:
-            return self._prepare(read_image(path, max_megapixels))
+            return self.preprocessing.prepare(read_image(path, max_megapixels))
         except ImageError as error:
             return error
 
     def _answer_files(
         self, batch: list[tuple[Path, Any]], options: AnswerOptions
     ) -> list[tuple[Path, Prediction | ImageError]]:
-        import torch
-
         readable = [content for _, content in batch if not isinstance(content, ImageError)]
-        predictions = iter(self._predict_batch(torch.stack(readable), options) if readable else [])
+        predictions = iter(self._predict_batch(readable, options) if readable else [])
         return [(path, content if isinstance(content, ImageError) else next(predictions)) for path, content in batch]
 
 

@@ -144,7 +144,7 @@ class ViewMaker:
     def _make_plain(self, path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
         view = self._memory.get("plain", path)
         if view is None:
-            view = self._preprocessing.prepare(read()).numpy()
+            view = self._preprocessing.prepare(read())
             self._memory.keep("plain", path, view)
         return view
 
@@ -159,7 +159,7 @@ class ViewMaker:
                 reduced = _reduce_short_side(read(), round(self._preprocessing.resize_size * _REDUCED_SCALE))
             else:
                 larger = self._preprocessing.at_size(round(self._preprocessing.input_size * _REDUCED_SCALE))
-                reduced = np.ascontiguousarray(larger.prepare(read()).permute(1, 2, 0).numpy())
+                reduced = np.ascontiguousarray(larger.prepare(read()).transpose(1, 2, 0))
             self._memory.keep("reduced", path, reduced)
         return reduced
 

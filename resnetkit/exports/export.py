@@ -188,7 +188,7 @@ def _open_graph(path: Path, state_dict: Weights, metadata: ModelMetadata) -> Net
         raise ExportError("its metadata reads back as something else")
     source = _make_source(state_dict, metadata, path)
     runtime = open_runtime(source, RuntimeOptions(runtime="openvino", device="cpu"), cache_folder=None)
-    return lambda images: runtime.run(images).logits
+    return lambda images: runtime.run(images.numpy()).logits
 
 
 def _check(network: Network, reference: Network, images: torch.Tensor) -> Agreement:

@@ -125,7 +125,7 @@ class HeadLearner:
         logits = []
         with torch.inference_mode():
             for batch in progress.watch(self._splits.open("val").plain(BATCH_SIZE)):
-                pooled = self._runtime.run(batch.images.flip(3), with_features=True).pooled
+                pooled = self._runtime.run(batch.images.flip(3).numpy(), with_features=True).pooled
                 logits.append(self.module(torch.from_numpy(pooled)).numpy())
         return np.concatenate(logits)
 

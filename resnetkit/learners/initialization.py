@@ -16,7 +16,8 @@ from resnetkit.sources.names import enumerate_names
 from resnetkit.weights.architectures import ARCHITECTURES
 from resnetkit.weights.checkpoint import WeightsFile, open_weights
 from resnetkit.weights.errors import WeightsError
-from resnetkit.weights.models import fetch_imagenet_weights, initialize_head, initialize_model
+from resnetkit.weights.models import initialize_head, initialize_model
+from resnetkit.weights.published import fetch_imagenet_weights
 
 logger = get_logger()
 

@@ -87,7 +87,7 @@ def compute_features(runtime: Runtime, batches: Iterable[Batch], store: FeatureS
     """
     readable = [np.empty(0, np.int64)]
     for batch in batches:
-        pooled = runtime.run(batch.images, with_features=True).pooled
+        pooled = runtime.run(batch.images.numpy(), with_features=True).pooled
         assert pooled is not None
         views = np.arange(len(batch.indices)) % num_views
         store.write(batch.indices * num_views + views, pooled)

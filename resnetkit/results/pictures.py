@@ -181,7 +181,7 @@ def _compute_activations(model: Model, images: Sequence[np.ndarray], class_indic
     activations = []
     for start in range(0, len(images), step):
         batch = [preprocessing.prepare(image) for image in images[start : start + step]]
-        feature_maps = model.runtime.run(torch.stack(batch), with_features=True).feature_map
+        feature_maps = model.runtime.run(np.stack(batch), with_features=True).feature_map
         assert feature_maps is not None
         chosen = class_indices[start : start + step]
         activations += [class_activation_map(*pair) for pair in zip(feature_maps, weights[chosen], strict=True)]

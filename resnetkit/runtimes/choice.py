@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from resnetkit.machine.speaking import get_logger
@@ -31,13 +32,21 @@ def open_runtime(source: NetworkSource, options: RuntimeOptions, cache_folder: P
         _require_cpu("'runtime' openvino", options.device)
         _require_openvino("'runtime' openvino")
         return _open_openvino(source, options, cache_folder)
-    if options.runtime == "torch" or not _is_cpu(options.device):
+    if options.runtime == "torch":
+        _require_torch("'runtime' torch")
+        return _open_torch(source, options)
+    if not _is_cpu(options.device):
+        _require_torch(f"'device' {options.device}")
         return _open_torch(source, options)
     try:
         return _open_openvino(source, options, cache_folder)
     except (ImportError, OSError) as error:
+        if find_spec("torch") is None:
+            _require_openvino("'runtime' auto on a CPU")
         logger.warning("OpenVINO cannot be loaded (%s); PyTorch runs the network, slower", error)
     except RuntimeError as error:
+        if find_spec("torch") is None:
+            raise
         logger.warning("OpenVINO refused the network (%s); PyTorch runs it, slower", summarize_error(error))
     return _open_torch(source, options)
 
@@ -64,6 +73,15 @@ def _require_openvino(what: str) -> None:
     except (ImportError, OSError) as error:
         raise RuntimeOptionError(
             f"{what} needs OpenVINO, which cannot be loaded here ({error}); pip install openvino"
+        ) from error
+
+
+def _require_torch(what: str) -> None:
+    try:
+        import torch  # noqa: F401 - only to see whether it can be
+    except (ImportError, OSError) as error:
+        raise RuntimeOptionError(
+            f"{what} needs PyTorch, which cannot be loaded here ({error}); pip install 'resnet-for-ikomia[torch]'"
         ) from error
 
 

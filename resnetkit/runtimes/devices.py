@@ -1,15 +1,34 @@
-"""What PyTorch finds on this machine: devices, and the precisions that they run natively."""
+"""What PyTorch finds on this machine: devices, and the precisions that they run natively.
+
+PyTorch is asked only where it is installed and a driver of a GPU is there; where none is, nobody waits for its import.
+"""
 
 from __future__ import annotations
 
-import torch
+import ctypes
+import platform
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnetkit.machine.ranks import get_local_rank
 from resnetkit.runtimes.network import RuntimeOptionError
 
+if TYPE_CHECKING:
+    import torch
+
+#: CUDA's driver, and on Windows ROCm's; Linux has ROCm's as a device.
+_GPU_DRIVERS = {"linux": ("libcuda.so.1",), "win32": ("nvcuda.dll", "amdhip64.dll", "amdhip64_6.dll", "amdhip64_7.dll")}
+_ROCM_DEVICE = Path("/dev/kfd")
+
 
 def list_devices() -> list[str]:
     """Return the devices of this machine that PyTorch can use, fastest first."""
+    if "torch" not in sys.modules and not _can_have_gpu():
+        return ["cpu"]
+    import torch
+
     devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
         devices.append("mps")
@@ -18,6 +37,8 @@ def list_devices() -> list[str]:
 
 def list_precisions(device: torch.device) -> list[str]:
     """Return the precisions that a device runs natively, fastest first."""
+    import torch
+
     if device.type == "cuda":
         has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere is the first with bf16 units.
         return ["bf16", "fp16", "fp32"] if has_bf16 or torch.version.hip else ["fp16", "fp32"]
@@ -32,6 +53,8 @@ def choose_device(device: str) -> torch.device:
     Raises:
         RuntimeOptionError: This machine does not have it.
     """
+    import torch
+
     devices = list_devices()
     local = f"cuda:{get_local_rank()}"  # of several processes on a machine, each takes a GPU of its own
     if device == "auto":
@@ -47,8 +70,27 @@ def choose_device(device: str) -> torch.device:
 
 def _has_bf16_cpu() -> bool:
     """Tell whether the CPU multiplies in bf16; torch emulates it elsewhere, slower than float32."""
+    import torch
+
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in probes)
+
+
+def _can_have_gpu() -> bool:
+    """Tell whether PyTorch is installed and might find a GPU: whether the driver of one can be loaded."""
+    if find_spec("torch") is None:
+        return False
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return _ROCM_DEVICE.exists() or any(_can_be_loaded(name) for name in _GPU_DRIVERS.get(sys.platform, ()))
+
+
+def _can_be_loaded(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

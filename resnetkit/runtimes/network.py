@@ -121,7 +121,7 @@ class Runtime(Protocol):
     device: str
     precision: str
 
-    def run(self, images: torch.Tensor, with_features: bool = False) -> NetworkOutput:
+    def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
 
     def read_head_weights(self) -> np.ndarray:

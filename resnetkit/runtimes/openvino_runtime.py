@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino as ov
@@ -13,9 +12,6 @@ import openvino as ov
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
-
-if TYPE_CHECKING:
-    import torch
 
 _DEVICE = "CPU"
 #: Our names of OpenVINO's types, with the capability that says the CPU has them; fastest first.
@@ -49,15 +45,15 @@ class OpenVinoRuntime:
         self._requests = [self._compiled.create_infer_request() for _ in range(num_streams)]
         self._lock = threading.Lock()
 
-    def run(self, images: torch.Tensor, with_features: bool = False) -> NetworkOutput:
+    def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
-        parts = images.contiguous().tensor_split(min(len(images), len(self._requests)))
+        parts = np.array_split(np.ascontiguousarray(images), min(len(images), len(self._requests)))
         wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
             requests = self._requests[: len(parts)]
             with ExitStack() as running:  # waits for all that read the images, also where one fails
                 for request, part in zip(requests, parts, strict=True):
-                    request.set_input_tensor(ov.Tensor(part.numpy(), shared_memory=True))
+                    request.set_input_tensor(ov.Tensor(part, shared_memory=True))
                     request.start_async()
                     running.callback(request.wait)
             # The memory of the requests is overwritten by the next run.

@@ -43,11 +43,11 @@ class TorchRuntime:
         self._mean = torch.tensor(source.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(source.std, device=device).view(1, 3, 1, 1)
 
-    def run(self, images: torch.Tensor, with_features: bool = False) -> NetworkOutput:
+    def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
         model = self._model
         with torch.inference_mode(), self._settings():
-            pixels = images.to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)
+            pixels = torch.as_tensor(images).to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)
             x = pixels.div_(255).sub_(self._mean).div_(self._std).to(self._dtype)  # (N, 3, S, S)
 
             x = model.maxpool(model.relu(model.bn1(model.conv1(x))))

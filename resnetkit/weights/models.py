@@ -1,19 +1,12 @@
-"""The networks themselves: built without wasted work, frozen, given a new head, fetched from torchvision."""
+"""The networks themselves: built without wasted work, frozen, given a new head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.client import HTTPException
-from pathlib import Path
-from urllib.error import HTTPError
 
 import numpy as np
 import torch
 from torch import nn
-
-from resnetkit.machine.files import get_ikomia_root
-from resnetkit.weights.architectures import ARCHITECTURES
-from resnetkit.weights.errors import WeightsError
 
 
 def build_model(model_name: str, num_classes: int, small_input_stem: bool = False) -> nn.Module:
@@ -78,49 +71,8 @@ def initialize_head(feature_size: int, num_classes: int, seed: int) -> dict[str,
     return {f"fc.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
-def fetch_imagenet_weights(model_name: str, weights_name: str = "DEFAULT") -> Path:
-    """Return the file of torchvision's ImageNet weights, downloaded first where it is not in torch's cache folder.
-
-    Args:
-        model_name: Architecture.
-        weights_name: DEFAULT, IMAGENET1K_V1 or IMAGENET1K_V2.
-
-    Raises:
-        WeightsError: There are no such weights, or the download failed or has the wrong hash.
-    """
-    weights = ARCHITECTURES[model_name].get_weights(weights_name)
-    folder = Path(torch.hub.get_dir())
-    if not folder.is_absolute():  # "~" of a user without a home folder
-        folder = get_ikomia_root() / "Models" / "torch"
-    path = folder / "checkpoints" / weights.file_name
-    if not path.is_file():
-        _download(_find_url(model_name, weights.name), path)
-    return path
-
-
 def _replace_stem(model: nn.Module) -> nn.Conv2d:
     """Put the small-image stem into a network; return its convolution."""
     convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     model.conv1, model.maxpool = convolution, nn.Identity()
     return convolution
-
-
-def _find_url(model_name: str, weights_name: str) -> str:
-    from torchvision import models
-
-    return str(models.get_model_weights(model_name)[weights_name].url)
-
-
-def _download(url: str, path: Path) -> None:
-    """Download into torch's cache; the hash in the file name is checked, as torch's own loader does."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hash_prefix = path.stem.rsplit("-", 1)[-1]
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=hash_prefix, progress=False)
-    except (OSError, RuntimeError, HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()
-        raise WeightsError(
-            f"ImageNet weights '{path.name}' are not in '{path.parent}' and could not be downloaded from {url} "
-            f"({error}); without network, put the file there, or set 'model_weight_file' to weights of your own"
-        ) from error

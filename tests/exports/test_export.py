@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def images(photographs: Mapping[str, np.ndarray]) -> torch.Tensor:
     """Six photographs, (6, 3, 64, 64) uint8."""
-    return torch.stack([METADATA.preprocessing.prepare(image) for image in photographs.values()])
+    return torch.from_numpy(np.stack([METADATA.preprocessing.prepare(image) for image in photographs.values()]))
 
 
 @pytest.fixture(scope="module")

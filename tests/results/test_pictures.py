@@ -114,7 +114,9 @@ def test_a_map_of_few_cells_is_left_out(model: Model, samples: list[Sample]) -> 
 
 def test_a_batch_is_shown_as_the_network_sees_it(photographs: Mapping[str, np.ndarray]) -> None:
     preprocessing = METADATA.preprocessing
-    images = torch.stack([preprocessing.prepare(photographs[name]) for name in ("china", "flower", "astronaut")] * 4)
+    images = torch.from_numpy(
+        np.stack([preprocessing.prepare(photographs[name]) for name in ("china", "flower", "astronaut")] * 4)
+    )
     sheet = tile_batch(normalize(images, preprocessing.mean, preprocessing.std), preprocessing)
     assert sheet.shape == (2 * 128 + 2, 8 * 130 - 2, 3)
     for number, image in enumerate(images):

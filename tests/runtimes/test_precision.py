@@ -43,7 +43,7 @@ def trained_network(digit_reader):
     trained_on = sorted(unseen[0].parents[2].glob("train/*/*.png"))
     chosen = np.linspace(0, len(trained_on) - 1, MAX_CALIBRATION_IMAGES).round().astype(int)  # of all classes
     images, training_images = (
-        torch.stack([metadata.preprocessing.prepare(read_image(path)) for path in paths])
+        torch.from_numpy(np.stack([metadata.preprocessing.prepare(read_image(path)) for path in paths]))
         for paths in (unseen, [trained_on[index] for index in chosen])
     )
     source = NetworkSource.from_metadata(metadata, file.read_state_dict)
