@@ -14,6 +14,7 @@ import numpy as np
 from resnetkit.answers.model import AnswerOptions, Prediction
 from resnetkit.evaluation.images import LabelledImages, describe_mismatch, find_labelled_images
 from resnetkit.evaluation.judging import Judgement, judge
+from resnetkit.evaluation.labels import doubt_labels
 from resnetkit.evaluation.predictions import PREDICTIONS_NAME, write_predictions
 from resnetkit.machine.files import write_json
 from resnetkit.machine.progress import Progress
@@ -138,7 +139,7 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, Any], folder: Path) -> Path:
-    """Write report.html, metrics.json, predictions.csv and all charts as PNG and PDF.
+    """Write report.html, metrics.json, predictions.csv, doubtful_labels.csv and all charts as PNG and PDF.
 
     Args:
         evaluation: What to write.
@@ -159,6 +160,8 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
     others = [(path.absolute(), name) for path, name in evaluation.others]
     probabilities = np.concatenate([judgement.probabilities, evaluation.other_probabilities])
     write_predictions(folder / PREDICTIONS_NAME, judgement.classes, [*files, *others], probabilities)
+    doubts = doubt_labels(judgement.classes, judgement.samples, judgement.probabilities)
+    doubts.write(folder)
     counts = np.bincount(judgement.labels, minlength=len(judgement.classes)).tolist()
     data = ReportData(
         model_name=about["model_name"],
@@ -167,6 +170,8 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
         weights_path=Path(about["weights"]),
         counts={"evaluation": counts},
         splits=[judgement.show(model)],
+        doubts=doubts.show(),
+        num_doubts=len(doubts.doubtful),
         samples=collect_samples(judgement.samples, judgement.classes),
         parameters=_select_parameters(known),
         versions=about.get("versions", {}),

@@ -43,7 +43,7 @@ def write_predictions(
     """
     predicted = probabilities.argmax(axis=1)
     confidences = probabilities[np.arange(len(files)), predicted] if len(files) else np.zeros(0)
-    names = [_escape(name) for name in classes]
+    names = [escape_cell(name) for name in classes]
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
@@ -52,7 +52,7 @@ def write_predictions(
         writer.writerow([*_COLUMNS, *names])
         for (file, true), index, confidence, row in zip(files, predicted, confidences, probabilities, strict=True):
             numbers = [f"{value:.6g}" for value in row.tolist()]
-            writer.writerow([_escape(str(file)), _escape(true), names[index], f"{confidence:.6g}", *numbers])
+            writer.writerow([escape_cell(str(file)), escape_cell(true), names[index], f"{confidence:.6g}", *numbers])
 
 
 def read_predictions(path: Path) -> Iterator[LabelledPrediction]:
@@ -70,7 +70,8 @@ def read_predictions(path: Path) -> Iterator[LabelledPrediction]:
             yield LabelledPrediction(file, true, predicted)
 
 
-def _escape(text: str) -> str:
+def escape_cell(text: str) -> str:
+    """Return the text for a cell that no spreadsheet runs."""
     return f"'{text}" if text.startswith(_ESCAPED) else text
 
 

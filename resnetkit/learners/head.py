@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from resnetkit.data.dataset import Sample
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import compute_class_weights
@@ -19,9 +22,11 @@ from resnetkit.machine.imports import start_importing
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.probing.cross_validation import CrossValidation, cross_validate
 from resnetkit.probing.feature_parts import FeatureParts
 from resnetkit.probing.features import BATCH_SIZE, FeatureStore, compute_features
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions, ProbePath, solve_path
+from resnetkit.probing.logistic_regression import Scaling
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.weights.models import add_counters
@@ -38,6 +43,10 @@ _NEEDED_LATER = (
     "matplotlib.backends.backend_agg",
     "jinja2",
 )
+
+
+#: Logits of all images that cross-validation keeps: 512 MiB.
+_MAX_KEPT_LOGITS = 1 << 27
 
 
 class HeadLearner:
@@ -85,6 +94,7 @@ class HeadLearner:
 
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
         """Compute the features of all images of some splits, all views of each."""
+        self._folder = folder
         with progress.show("features", sum(map(self._count_feature_batches, splits)), unit="batch") as bar:
             for split in splits:
                 views = self._views[split]
@@ -105,16 +115,52 @@ class HeadLearner:
 
     def solve(self, progress: Progress) -> ProbePath:
         """Solve the head, and take the weights of the best strength."""
-        num_classes, num_views = self.module.out_features, len(self._views["train"])
-        weights = compute_class_weights(self._parameters.class_weights, self._labels["train"], num_classes)
-        options = ProbeOptions(
-            class_weights=None if weights is None else weights.numpy(),
-            label_smoothing=self._recipe.label_smoothing if self._recipe.is_solved else 0.0,
-            num_views=num_views,
-        )
-        path = solve_path(self._read("train"), self._read("val"), num_classes, options, progress)
+        options = replace(self._choose_options(), num_views=len(self._views["train"]))
+        path = solve_path(self._read("train"), self._read("val"), self.module.out_features, options, progress)
         self.set_weights(path.chosen.weight, path.chosen.bias)
         return path
+
+    def cross_validate(
+        self, choice: tuple[Scaling, float], progress: Progress
+    ) -> tuple[list[Sample], CrossValidation] | None:
+        """Answer for every readable image of all splits by heads that did not see it, fitted to plain views.
+
+        Args:
+            choice: Scaling and strength of the head that was kept.
+            progress: Shows a bar, and stops within a second.
+
+        Returns:
+            The images, and what the heads say; None where that would be too much to keep.
+        """
+        num_images, num_classes = sum(map(len, self._readable.values())), self.module.out_features
+        if num_images * num_classes > _MAX_KEPT_LOGITS:
+            logger.info("%d images of %d classes are too many for cross-validation", num_images, num_classes)
+            return None
+        samples: list[Sample] = []
+        with closing(FeatureStore(num_images, self.module.in_features, self._folder)) as store:
+            for split, indices in self._readable.items():
+                features = self._stores[split].read()
+                for start in range(0, len(indices), 4096):
+                    progress.check()
+                    block = indices[start : start + 4096]
+                    rows = np.arange(start, start + len(block)) + len(samples)
+                    store.write(rows, features[block * len(self._views[split])])
+                part = getattr(self._splits.dataset, split)
+                samples += [part[index] for index in indices.tolist()]
+            images = Labelled(store.read(), np.array([sample.label for sample in samples], np.int64))
+            groups = _number_groups(samples, self._splits.dataset.groups)
+            options = replace(
+                self._choose_options(), scalings=choice[:1], strengths=choice[1:], num_folds=self._parameters.folds
+            )
+            return samples, cross_validate(images, groups, num_classes, options, progress)
+
+    def _choose_options(self) -> ProbeOptions:
+        num_classes = self.module.out_features
+        weights = compute_class_weights(self._parameters.class_weights, self._labels["train"], num_classes)
+        return ProbeOptions(
+            class_weights=None if weights is None else weights.numpy(),
+            label_smoothing=self._recipe.label_smoothing if self._recipe.is_solved else 0.0,
+        )
 
     def set_weights(self, weight: np.ndarray, bias: np.ndarray) -> None:
         """Take weights (classes, feature size) and bias (classes,)."""
@@ -200,6 +246,13 @@ class HeadLearner:
 def _count_images(views: Sequence[int | None]) -> int:
     """Return how many images, with all their views, the backbone sees at a time."""
     return max(1, BATCH_SIZE // len(views))
+
+
+def _number_groups(samples: Sequence[Sample], groups: Mapping[Path, str]) -> np.ndarray:
+    """Return a number for each image, (N,) int64; images of the same group have the same."""
+    numbers: dict[tuple[bool, str], int] = {}
+    keys = ((sample.path in groups, groups.get(sample.path, str(sample.path))) for sample in samples)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _describe_network(start: Start, parameters: TrainParameters, num_classes: int) -> NetworkSource:

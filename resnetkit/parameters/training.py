@@ -251,6 +251,17 @@ class TrainParameters(Parameters):
         ge=-1,
         le=16,
     )
+    folds: int = parameter(
+        5,
+        "Folds",
+        "Parts of the cross-validation that a solved head ends with: what models say about images that they did not "
+        "see, for the accuracy's spread and for labels that may be wrong. No effect on the model.",
+        group="Optimisation",
+        is_advanced=True,
+        ge=2,
+        le=20,
+        also_called=("n_folds", "num_folds", "k_folds", "cv", "num_bag_folds", "n_splits"),
+    )
     seed: int = parameter(
         0,
         "Seed",

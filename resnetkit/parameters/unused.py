@@ -41,6 +41,10 @@ def _explain_step(values: TrainParameters) -> str:
     return "the head is solved at once, without epochs" if is_solved else ""
 
 
+def _explain_folds(values: TrainParameters) -> str:
+    return "" if _explain_step(values) else "only a head that is solved at once is cross-validated"
+
+
 def _explain_optimizer_setting(values: TrainParameters) -> str:
     return "the optimizer auto chooses by itself" if values.optimizer == "auto" else ""
 
@@ -55,6 +59,7 @@ REASONS_UNUSED: Mapping[str, Callable[[TrainParameters], str]] = MappingProxyTyp
         **dict.fromkeys(
             ("epochs", "batch_size", "learning_rate", "early_stopping_patience", "time_limit_minutes"), _explain_step
         ),
+        "folds": _explain_folds,
         **dict.fromkeys(("momentum", "weight_decay", "scheduler"), _explain_optimizer_setting),
     }
 )

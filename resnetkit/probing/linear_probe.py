@@ -195,9 +195,10 @@ def _follow(
             head.solve(strength, options.tolerance, options.max_iterations) for head in heads
         ]
         weight, bias = heads[0].unfold()
-        val_logits = _predict(val.features, weight, bias, on_step)
+        val_logits = predict_logits(val.features, weight, bias, on_step)
         fold_logits = [
-            _predict(train.features[fold], *head.unfold(), on_step) for fold, head in zip(folds, heads[1:], strict=True)
+            predict_logits(train.features[fold], *head.unfold(), on_step)
+            for fold, head in zip(folds, heads[1:], strict=True)
         ]
         logits = np.concatenate([val_logits, *fold_logits])
         held_out_loss = _measure_refined_loss(logits, labels, class_weights[labels])
@@ -223,7 +224,9 @@ def _follow(
             return
 
 
-def _predict(features: np.ndarray, weight: np.ndarray, bias: np.ndarray, on_step: Callable[[], None]) -> np.ndarray:
+def predict_logits(
+    features: np.ndarray, weight: np.ndarray, bias: np.ndarray, on_step: Callable[[], None]
+) -> np.ndarray:
     """Return (N, K) float32 logits."""
     logits = np.empty((len(features), len(bias)), np.float32)
     for block in slice_rows(len(features), features.shape[1], len(bias)):

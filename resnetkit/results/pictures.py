@@ -70,6 +70,27 @@ class Mistake:
     predicted_probability: float
 
 
+@dataclass(frozen=True)
+class DoubtfulLabel:
+    """One image whose label may be wrong.
+
+    Attributes:
+        image: RGB, (height, width, 3) uint8, of `PICTURE_SIZE` or smaller.
+        file_name: Name of the file with its folder.
+        label: Its class, as given.
+        suggested: What models that did not see it say.
+        label_probability: Probability that they gave to the label, 0..1.
+        suggested_probability: Probability of what they say, 0..1.
+    """
+
+    image: np.ndarray
+    file_name: str
+    label: str
+    suggested: str
+    label_probability: float
+    suggested_probability: float
+
+
 def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
     """Lay the first images of a batch side by side, as the network sees them: what shows a wrong setting first.
 
@@ -148,6 +169,33 @@ def collect_mistakes(
             )
         )
     return mistakes
+
+
+def collect_doubts(
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    probabilities: np.ndarray,
+    doubtful: Sequence[tuple[int, int]],
+    count: int = 12,
+) -> list[DoubtfulLabel]:
+    """Read the first images whose labels may be wrong; those that can no longer be read are left out.
+
+    Args:
+        samples: All images, in the order of the predictions.
+        classes: Names in the order of the labels.
+        probabilities: (num_images, num_classes).
+        doubtful: Indices of images and of the classes suggested, the most doubtful first.
+        count: How many at most.
+    """
+    pictures = []
+    for index, suggested in doubtful[:count]:
+        sample, row = samples[index], probabilities[index]
+        image = _read_image(sample)
+        if image is not None:
+            name = f"{sample.path.parent.name}/{sample.path.name}"
+            own, other = float(row[sample.label]), float(row[suggested])
+            pictures.append(DoubtfulLabel(_shrink(image), name, classes[sample.label], classes[suggested], own, other))
+    return pictures
 
 
 def _draw_heatmap(model: Model, picture: np.ndarray, activation: np.ndarray) -> np.ndarray | None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from resnetkit.exports.export import ExportedFile
-    from resnetkit.results.pictures import Mistake, SamplePicture
+    from resnetkit.results.pictures import DoubtfulLabel, Mistake, SamplePicture
 
 REPORT_NAME = "report.html"
 CURVES_NAME = "training_curves.png"
@@ -128,6 +128,9 @@ class ReportData:
             trained.
         best: What was kept: epoch or strength, val_accuracy, val_loss.
         findings: `DataReport.to_dict()`: each of its lists becomes a section; None where nobody looked.
+        doubts: Images whose labels may be wrong, see `collect_doubts`; all of them are in a file beside the report.
+        num_doubts: How many there are.
+        cross_validation: `CrossValidation.summarize()`, where a head was cross-validated.
         samples: Pictures of the data set, see `collect_samples`.
         reasons: What the training chose by itself, a sentence for each name.
         parameters: Names and values as they were used.
@@ -148,6 +151,9 @@ class ReportData:
     history: Sequence[Mapping[str, Any]] = ()
     best: Mapping[str, Any] = field(default_factory=dict)
     findings: Mapping[str, Any] | None = None
+    doubts: Sequence[DoubtfulLabel] = ()
+    num_doubts: int = 0
+    cross_validation: Mapping[str, Any] | None = None
     samples: Sequence[SamplePicture] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)

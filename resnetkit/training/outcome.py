@@ -18,6 +18,7 @@ from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.exports.export import ExportedFile, ExportError
+from resnetkit.learners.label_check import LabelCheck, check_labels
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
@@ -109,7 +110,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         metadata = replace(metadata, temperature=temperature, thresholds=thresholds)
         write_checkpoint(run.folder / BEST_CHECKPOINT, model.state_dict(), metadata)
     run.timings["evaluation"] = time.monotonic() - started
-    _write_predictions(run.folder, judgements.values())
+    labels = _keep_answers(run, list(judgements.values()))
     result = TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
@@ -129,11 +130,11 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
         failure = error
     run.timings["exports"] = time.monotonic() - started
     run.timings["total"] = time.monotonic() - began
-    _write_metrics(run, result, exports)
+    _write_metrics(run, result, exports, labels)
     source = NetworkSource.from_metadata(metadata, model.state_dict)
     runtime = open_runtime(source, RuntimeOptions("torch", run.parameters.device), None)
     answering = Model(runtime, metadata.preprocessing, metadata.classes)
-    _write_report(run, result, exports, [judgement.show(answering) for judgement in judgements.values()])
+    _write_report(run, result, exports, [judgement.show(answering) for judgement in judgements.values()], labels)
     refresh_latest(run.folder)
     if failure is not None:
         raise failure
@@ -176,6 +177,17 @@ def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -
     return replace(judgement, metrics={**judgement.metrics, **further})
 
 
+def _keep_answers(run: Run, judgements: Sequence[Judgement]) -> LabelCheck:
+    """Write what the model says about its images, and which labels that calls into question."""
+    _write_predictions(run.folder, judgements)
+    began, best = time.monotonic(), find_best(run.state.history)
+    choice = (best["scaling"], best["strength"]) if best is not None and run.recipe.is_solved else None
+    labels = check_labels(run.learner, choice, judgements, run.progress)
+    labels.write(run.folder)
+    run.timings["cross-validation" if choice else "label check"] = time.monotonic() - began
+    return labels
+
+
 def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
     """Write labels and probabilities of both splits, so that every figure can be computed again."""
     arrays: dict[str, Any] = {}
@@ -189,7 +201,11 @@ def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
 
 
 def _write_report(
-    run: Run, result: TrainingResult, exports: Sequence[ExportedFile], splits: Sequence[SplitFigures]
+    run: Run,
+    result: TrainingResult,
+    exports: Sequence[ExportedFile],
+    splits: Sequence[SplitFigures],
+    labels: LabelCheck,
 ) -> None:
     skipped = run.splits.get_skipped()
     notes = [result.reason[0].upper() + result.reason[1:] + "."]
@@ -204,6 +220,9 @@ def _write_report(
         history=result.history,
         best=result.best,
         splits=splits,
+        doubts=labels.doubts.show(),
+        num_doubts=len(labels.doubts.doubtful),
+        cross_validation=labels.figures,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes),
         reasons=run.recipe.reasons,
@@ -227,7 +246,7 @@ def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
     return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
 
 
-def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedFile]) -> None:
+def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedFile], labels: LabelCheck) -> None:
     content = {
         "model_name": run.parameters.model_name,
         "classes": list(result.classes),
@@ -235,6 +254,8 @@ def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedF
         "best": dict(result.best),
         "validation": result.metrics,
         "test": result.test_metrics,
+        "cross_validation": labels.figures,
+        "doubtful_labels": len(labels.doubts.doubtful),
         "history": list(result.history),
         "exports": [export.to_dict() for export in exports],
         "images": {split: len(samples) for split, samples in _get_splits(run).items()},

@@ -41,7 +41,7 @@ FREE_PARAMETERS = frozenset(
     {
         "dataset_folder", "model_weight_file", "device", "precision", "num_workers", "time_limit_minutes",
         "output_folder", "run_folder", "resume_from", "evaluate_only",
-        "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
+        "folds", "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
     }
 )  # fmt: skip
 

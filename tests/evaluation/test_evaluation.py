@@ -98,7 +98,8 @@ def test_classes_that_one_side_lacks_are_said_and_counted(evaluation: Evaluation
 
 def test_all_files_are_written(written: Path) -> None:
     names = {path.name for path in written.iterdir()}
-    assert {"report.html", "metrics.json", "predictions.csv", "confusion_matrix.png", "figures"} <= names
+    assert {"report.html", "metrics.json", "predictions.csv", "doubtful_labels.csv", "figures"} <= names
+    assert "confusion_matrix.png" in names
     assert (written / "figures" / "thresholds.pdf").read_bytes().startswith(b"%PDF")
     page = (written / "report.html").read_text(encoding="utf-8")
     assert "does not know" in page
