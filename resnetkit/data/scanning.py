@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
 from resnetkit.data.workers import MAX_THREADS
-from resnetkit.images.pixels import ImageError
+from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import read_image
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
@@ -83,6 +84,7 @@ def check_images(
     max_megapixels: float,
     progress: Progress,
     on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
+    value_range: ValueRange | None = None,
 ) -> tuple[Dataset, DataReport]:
     """Read every image once, in threads; nothing in the user's folder is changed.
 
@@ -91,6 +93,7 @@ def check_images(
         max_megapixels: Larger images count as unreadable.
         progress: Shows a bar, and may stop between two images.
         on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that can be read.
+        value_range: What is black and white in images of more than 8 bits.
 
     Returns:
         The data set without unreadable images, and what was found. Duplicates and leaks stay in; a warning is logged.
@@ -98,35 +101,36 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
+    read = partial(read_image, max_megapixels=max_megapixels, value_range=value_range)
     total = sum(len(getattr(dataset, split)) for split in SPLITS)
     with progress.show("checking images", total, unit="image") as bar:
-        pictures = list(progress.watch(_look_at_all(dataset, max_megapixels, on_image), bar))
+        pictures = list(progress.watch(_look_at_all(dataset, read, on_image), bar))
     _check_is_there(dataset, pictures)
     readable = [picture for picture in pictures if not picture.reason]
     train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
-    report = _make_report(cleaned, pictures, _find_same(readable, max_megapixels, progress))
+    report = _make_report(cleaned, pictures, _find_same(readable, read, progress))
     _warn(report)
     check_splits(cleaned)
     return cleaned, report
 
 
 def _look_at_all(
-    dataset: Dataset, max_megapixels: float, on_image: Callable[[str, Path, np.ndarray], None]
+    dataset: Dataset, read: Callable[[Path], np.ndarray], on_image: Callable[[str, Path, np.ndarray], None]
 ) -> Iterator[_Picture]:
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
         try:
-            image = read_image(sample.path, max_megapixels)
+            image = read(sample.path)
         except ImageError as error:
             return _Picture(split, sample, reason=str(error))
         on_image(split, sample.path, image)
         return _Picture(split, sample, image.shape[1], image.shape[0], zlib.crc32(np.ascontiguousarray(image).data))
 
-    return _map_in_threads(look_at, ((split, sample) for split in SPLITS for sample in getattr(dataset, split)))
+    return map_in_threads(look_at, ((split, sample) for split in SPLITS for sample in getattr(dataset, split)))
 
 
-def _map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon."""
     size = min(count_cores(), MAX_THREADS)
     executor = ThreadPoolExecutor(size, "checking", initializer=compute_alone)
@@ -152,7 +156,9 @@ def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
         raise DatasetError(f"'{dataset.source}' is no longer there; it vanished while its images were checked")
 
 
-def _find_same(pictures: Sequence[_Picture], max_megapixels: float, progress: Progress) -> list[list[_Picture]]:
+def _find_same(
+    pictures: Sequence[_Picture], read: Callable[[Path], np.ndarray], progress: Progress
+) -> list[list[_Picture]]:
     """Group files with equal pixels.
 
     Only what agrees in size and checksum is read again, and of that only files of different bytes are decoded again.
@@ -165,7 +171,7 @@ def _find_same(pictures: Sequence[_Picture], max_megapixels: float, progress: Pr
     contents = dict(zip(paths, _hash_all(_hash_file, paths, progress), strict=True))
     by_content = [{contents[picture.sample.path]: picture.sample.path for picture in group} for group in alike]
     differing = {content: path for paths in by_content if len(paths) > 1 for content, path in paths.items()}
-    hashes = _hash_all(lambda path: _hash_pixels(path, max_megapixels), list(differing.values()), progress)
+    hashes = _hash_all(lambda path: _hash_pixels(path, read), list(differing.values()), progress)
     pixels = dict(zip(differing, hashes, strict=True))
     groups = []
     for group in alike:
@@ -179,7 +185,7 @@ def _find_same(pictures: Sequence[_Picture], max_megapixels: float, progress: Pr
 
 def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
     with progress.show("comparing images", len(paths), unit="image") as bar:
-        return list(progress.watch(_map_in_threads(function, paths), bar))
+        return list(progress.watch(map_in_threads(function, paths), bar))
 
 
 def _hash_file(path: Path) -> bytes:
@@ -193,9 +199,9 @@ def _hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
+def _hash_pixels(path: Path, read: Callable[[Path], np.ndarray]) -> bytes:
     try:
-        return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
+        return hashlib.sha256(np.ascontiguousarray(read(path)).data).digest()
     except ImageError:
         return bytes(path)  # It became unreadable meanwhile: equal to nothing.
 

@@ -167,7 +167,7 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
         weights_path=Path(about["weights"]),
         counts={"evaluation": counts},
         splits=[judgement.show(model)],
-        samples=collect_samples(judgement.samples, judgement.classes),
+        samples=collect_samples(judgement.samples, judgement.classes, model.preprocessing.value_range),
         parameters=_select_parameters(known),
         versions=about.get("versions", {}),
         timings={"evaluation": evaluation.seconds},
