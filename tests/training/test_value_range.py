@@ -62,3 +62,24 @@ def test_declared_range_wins_and_is_stored(
     assert stored is not None
     assert stored.value_range == (0, 65535)
     assert load_model(result.checkpoint, value_range="14").info["value_range"] == [0, 16383]
+
+
+@pytest.mark.parametrize("is_saved_before_ranges", [False, True], ids=["of today", "from before ranges"])
+def test_a_resumed_run_keeps_its_range(
+    brightness_folder: Path,
+    make_parameters: Callable[..., TrainParameters],
+    without_report: None,
+    is_saved_before_ranges: bool,
+) -> None:
+    settings = {"optimizer": "sgd", "scheduler": "constant", "epochs": 1}
+    result = train(make_parameters(**settings), brightness_folder)
+    folder = result.checkpoint.parent.resolve()
+    expected = [0, 4095]
+    if is_saved_before_ranges:
+        said = json.loads((folder / "preprocessing.json").read_text())
+        del said["value_range"]
+        (folder / "preprocessing.json").write_text(json.dumps(said))
+        expected = None
+    for epochs in (2, 3):  # what the first resumed run writes must not change the second
+        train(make_parameters(**{**settings, "epochs": epochs}, resume_from=str(folder)), brightness_folder)
+        assert json.loads((folder / "preprocessing.json").read_text())["value_range"] == expected
