@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from ikomia import core
 
-from resnetkit.images.pixels import ImageError, to_rgb
+from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
 
 #: How far up the engine's loop over a folder is looked for: a sub-class or a wrapper may stand between.
 _MAX_FRAMES = 6
 
 
-def read_image_input(source: Any) -> np.ndarray:
+def read_image_input(source: Any, value_range: ValueRange | None = None) -> np.ndarray:
     """Return the image of the engine's CImageIO, (height, width, 3) uint8 RGB; it may be the caller's own array.
+
+    Args:
+        source: The input.
+        value_range: What is black and white in images of more than 8 bits.
 
     Raises:
         ImageError: There is none, or one of a shape or type that is no picture.
@@ -27,7 +31,7 @@ def read_image_input(source: Any) -> np.ndarray:
         path = getattr(source, "source_file_path", "")
         origin = f"'{path}' could not be decoded" if path else "nothing is connected to input 0"
         raise ImageError(f"no image: {origin}")
-    return to_rgb(image)
+    return to_rgb(image, value_range)
 
 
 def check_folder_run(source: Any) -> None:

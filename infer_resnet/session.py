@@ -19,6 +19,7 @@ from resnetkit.answers.loader import Loader, choose_threshold, describe, summari
 from resnetkit.answers.model import UNKNOWN, AnswerOptions, Model, Prediction
 from resnetkit.answers.probabilities import ProbabilitySmoother
 from resnetkit.images.boxes import Box, crop_box
+from resnetkit.images.pixels import ValueRange
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.inference import InferParameters
@@ -50,6 +51,7 @@ class Session:
         self._colors: list[Color] = []
         self._logged = ""
         self._threshold = 0.0
+        self._value_range: ValueRange | None = None
 
     def load(self, values: InferParameters) -> Model:
         """Return the model of the parameters; what was loaded is logged once, and its names are the task's."""
@@ -81,12 +83,14 @@ class Session:
 
     def annotate(self, source: Any, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the image of an input with answers drawn on it, (height, width, 3) uint8 RGB."""
-        return annotate(read_image_input(source), predictions, [self._get_color(each) for each in predictions])
+        image = read_image_input(source, self._value_range)
+        return annotate(image, predictions, [self._get_color(each) for each in predictions])
 
     def classify(self, values: InferParameters, has_boxes: bool) -> list[Prediction]:
         """Classify the image of input 0, or the boxes of input 1, and fill the outputs."""
-        task, image = self._task, read_image_input(self._task.get_input(0))
-        model = self.load(values)
+        task, model = self._task, self.load(values)
+        image = read_image_input(task.get_input(0), model.preprocessing.value_range)
+        self._value_range = model.preprocessing.value_range
         predictions = (
             self._classify_boxes(model, image, values) if has_boxes else [self._classify_image(model, image, values)]
         )

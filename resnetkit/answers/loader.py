@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetkit.answers.model import Model
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.ranges import parse_value_range
 from resnetkit.machine.files import get_ikomia_root, resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import get_logger
@@ -196,6 +197,7 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
         "resize_size": preprocessing.resize_size,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
+        "value_range": None if preprocessing.value_range is None else list(preprocessing.value_range),
         "small_input_stem": weights.identity.small_input_stem,
         "metrics": dict(metadata.metrics) if metadata else {},
         "training": dict(metadata.training) if metadata else {},
@@ -316,6 +318,8 @@ def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preproce
         preprocessing = preprocessing.at_size(values.input_size)
     if values.resize_mode != "auto":
         preprocessing = replace(preprocessing, resize_mode=values.resize_mode)
+    if (declared := parse_value_range(values.value_range)) is not None:
+        preprocessing = replace(preprocessing, value_range=declared)
     return preprocessing
 
 

@@ -216,7 +216,7 @@ class Model:
         from resnetkit.images.reading import read_image  # It imports OpenCV and Pillow.
 
         try:
-            return self.preprocessing.prepare(read_image(path, max_megapixels))
+            return self.preprocessing.prepare(read_image(path, max_megapixels, self.preprocessing.value_range))
         except ImageError as error:
             return error
 

@@ -53,8 +53,9 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         from resnetkit.folders.similar import draw_similar, find_similar
         from resnetkit.machine.text import to_printable
     query = Path(arguments.query).expanduser()
-    found = find_similar(Classifier(values), query, arguments.paths, int(arguments.count), progress)
+    classifier = Classifier(values)
+    found = find_similar(classifier, query, arguments.paths, int(arguments.count), progress)
     if output is not None:
-        save_jpeg(output, draw_similar(query, found))
+        save_jpeg(output, draw_similar(query, found, classifier.preprocessing.value_range))
     lines = [to_printable(f"{each.similarity:.4f}  {each.label}  {each.path}") for each in found]
     return Answer(lines, {"query": str(query), "found": [{**vars(each), "path": str(each.path)} for each in found]})

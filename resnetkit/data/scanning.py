@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ import numpy as np
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
 from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.inspection import Finding, Inspections
-from resnetkit.images.pixels import ImageError
+from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import read_image
 from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
@@ -86,6 +87,7 @@ def check_images(
     max_megapixels: float,
     progress: Progress,
     on_image: Callable[[str, Path, np.ndarray], None] = lambda *_: None,
+    value_range: ValueRange | None = None,
 ) -> tuple[Dataset, DataReport]:
     """Read every image once, in threads, unless it was read at an earlier start and has not changed since.
 
@@ -96,6 +98,7 @@ def check_images(
         max_megapixels: Larger images count as unreadable.
         progress: Shows a bar, and may stop between two images.
         on_image: Called in a thread with split, path and image, (H, W, 3) uint8, of each file that was read.
+        value_range: What is black and white in images of more than 8 bits.
 
     Returns:
         The data set without unreadable images, and what was found. Duplicates and leaks stay in; a warning is logged.
@@ -103,16 +106,15 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
+    read = partial(read_image, max_megapixels=max_megapixels, value_range=value_range)
     items = [(split, sample) for split in SPLITS for sample in getattr(dataset, split)]
     share = items[ranks.get_rank() :: ranks.get_size()]
-    with closing(Inspections(dataset.source)) as inspections:
+    with closing(Inspections(dataset.source, value_range)) as inspections:
         with progress.show("checking images", len(share), unit="image") as bar:
-            looks = _look_at_all(share, max_megapixels, inspections, on_image)
+            looks = _look_at_all(share, read, max_megapixels, inspections, on_image)
             pictures = list(progress.watch(looks, bar))
         pictures = _gather(items, pictures)
-        groups = _find_same(
-            [picture for picture in pictures if not picture.reason], inspections, max_megapixels, progress
-        )
+        groups = _find_same([picture for picture in pictures if not picture.reason], inspections, read, progress)
     _check_is_there(dataset, pictures)
     readable = [picture for picture in pictures if not picture.reason]
     train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
@@ -125,6 +127,7 @@ def check_images(
 
 def _look_at_all(
     items: Iterable[tuple[str, Sample]],
+    read: Callable[[Path], np.ndarray],
     max_megapixels: float,
     inspections: Inspections,
     on_image: Callable[[str, Path, np.ndarray], None],
@@ -132,7 +135,7 @@ def _look_at_all(
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
         try:
-            image = read_image(sample.path, max_megapixels)
+            image = read(sample.path)
         except ImageError as error:
             return _Picture(split, sample, reason=str(error))
         on_image(split, sample.path, image)
@@ -146,7 +149,7 @@ def _look_at_all(
             return None
         return _Picture(*item, known.width, known.height, known.checksum)
 
-    return _map_in_threads(look_at, items, recall)
+    return map_in_threads(look_at, items, recall)
 
 
 def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_Picture]:
@@ -160,7 +163,7 @@ def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_P
     return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
 
 
-def _map_in_threads(
+def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], recall: Callable[[Item], Result | None] = lambda _: None
 ) -> Iterator[Result]:
     """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon.
@@ -202,7 +205,7 @@ def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
 
 
 def _find_same(
-    pictures: Sequence[_Picture], inspections: Inspections, max_megapixels: float, progress: Progress
+    pictures: Sequence[_Picture], inspections: Inspections, read: Callable[[Path], np.ndarray], progress: Progress
 ) -> list[list[_Picture]]:
     """Group files with equal pixels.
 
@@ -220,7 +223,7 @@ def _find_same(
     def hash_pixels(path: Path) -> bytes:
         if (known := inspections.find(path)) and known.pixels:
             return known.pixels
-        if found := _hash_pixels(path, max_megapixels):
+        if found := _hash_pixels(path, read):
             inspections.add_hashes(path, pixels=found)
         return found or bytes(path)  # It became unreadable meanwhile: equal to nothing.
 
@@ -246,7 +249,7 @@ def _find_same(
 
 def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
     with progress.show("comparing images", len(paths), unit="image") as bar:
-        return list(progress.watch(_map_in_threads(function, paths), bar))
+        return list(progress.watch(map_in_threads(function, paths), bar))
 
 
 def _hash_file(path: Path) -> bytes:
@@ -260,9 +263,9 @@ def _hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def _hash_pixels(path: Path, max_megapixels: float) -> bytes:
+def _hash_pixels(path: Path, read: Callable[[Path], np.ndarray]) -> bytes:
     try:
-        return hashlib.sha256(np.ascontiguousarray(read_image(path, max_megapixels)).data).digest()
+        return hashlib.sha256(np.ascontiguousarray(read(path)).data).digest()
     except ImageError:
         return b""
 

@@ -120,7 +120,7 @@ class ViewMaker:
             ImageError: The file cannot be read.
         """
         path = self._paths[index]
-        read = cache(lambda: read_image(path, self._settings.max_megapixels))
+        read = cache(lambda: read_image(path, self._settings.max_megapixels, self._preprocessing.value_range))
         return np.stack([self._make_view(index, epoch, read) for epoch in epochs])
 
     def keep(self, path: Path, image: np.ndarray, epochs: Sequence[int | None]) -> None:

@@ -172,7 +172,7 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
         splits=[judgement.show(model)],
         doubts=doubts.show(),
         num_doubts=len(doubts.doubtful),
-        samples=collect_samples(judgement.samples, judgement.classes),
+        samples=collect_samples(judgement.samples, judgement.classes, model.preprocessing.value_range),
         parameters=_select_parameters(known),
         versions=about.get("versions", {}),
         timings={"evaluation": evaluation.seconds},

@@ -212,5 +212,6 @@ def _save_picture(path: Path, answer: Answer, classifier: Classifier) -> None:
     from resnetkit.images.reading import read_image
 
     assert answer.prediction is not None
-    picture = draw_answer(read_image(answer.path), answer.prediction, classifier.preprocessing)
+    image = read_image(answer.path, value_range=classifier.preprocessing.value_range)
+    picture = draw_answer(image, answer.prediction, classifier.preprocessing)
     save_jpeg(path, picture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -64,10 +65,11 @@ class Classifier:
         """
         model = self._loader.load(self.values)
         options = AnswerOptions.from_parameters(self.values, choose_threshold(self.values, self._loader.weights))
+        read = partial(read_any, value_range=self.preprocessing.value_range)
         if is_one_image(images):
-            return model.predict([read_any(images)], options)[0]
+            return model.predict([read(images)], options)[0]
         remaining, predictions = iter(images), []
-        while batch := [read_any(image) for image in islice(remaining, 32)]:
+        while batch := [read(image) for image in islice(remaining, 32)]:
             predictions += model.predict(batch, options)
         return predictions
 

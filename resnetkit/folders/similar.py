@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from resnetkit.folders.classification import NoImagesError
 from resnetkit.folders.classifier import Classifier
 from resnetkit.folders.listing import ListedFile, Source, list_files
 from resnetkit.folders.pictures import draw_contact_sheet
+from resnetkit.images.pixels import ValueRange
 from resnetkit.images.reading import read_image
 from resnetkit.machine.progress import Progress, Stopped
 
@@ -81,10 +83,11 @@ def find_similar(
     return [found for _, _, found in sorted(nearest, reverse=True)]
 
 
-def draw_similar(query: Path, found: Iterable[SimilarImage]) -> np.ndarray:
+def draw_similar(query: Path, found: Iterable[SimilarImage], value_range: ValueRange | None = None) -> np.ndarray:
     """Return a contact sheet, (height, width, 3) uint8 RGB: the query, and what was found with similarity and label."""
-    tiles = [(read_image(each.path), each.name, f"{each.similarity:.3f}  {each.label}") for each in found]
-    return draw_contact_sheet((read_image(query), query.name), tiles)
+    read = partial(read_image, value_range=value_range)
+    tiles = [(read(each.path), each.name, f"{each.similarity:.3f}  {each.label}") for each in found]
+    return draw_contact_sheet((read(query), query.name), tiles)
 
 
 def _leave_out(files: Iterable[ListedFile], query: Path) -> Iterable[ListedFile]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from resnetkit.images.pixels import ValueRange
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.speaking import get_logger
 
@@ -55,10 +56,12 @@ class Inspections:
 
     Args:
         source: Folder or table of the data set.
+        value_range: What is black and white in images of more than 8 bits: other pixels have other findings.
     """
 
-    def __init__(self, source: Path) -> None:
-        name = hashlib.sha256(f"{_FORMAT} {source.absolute()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    def __init__(self, source: Path, value_range: ValueRange | None = None) -> None:
+        identity = f"{_FORMAT} {value_range or ''} {source.absolute()}"
+        name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self._path = get_ikomia_root() / "Cache" / "resnetkit" / "images" / f"{name}.sqlite"
         self._lock = threading.Lock()
         self._waiting: dict[Path, tuple[int, int, Finding]] = {}

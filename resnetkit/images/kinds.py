@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from resnetkit.images.pixels import ImageError, to_rgb
+from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
 
 
-def read_any(image: Any) -> np.ndarray:
+def read_any(image: Any, value_range: ValueRange | None = None) -> np.ndarray:
     """Return any kind of image as RGB.
 
     Args:
         image: A path; a numpy array as `to_rgb` takes it, channels last and RGB; Pillow's image, which is turned
             upright as its EXIF data say; or torch's tensor, (3, height, width) or (height, width, 3), uint8 or float
             of 0..1, on any device.
+        value_range: What is black and white in images of more than 8 bits, see `to_rgb`.
 
     Returns:
         (height, width, 3) uint8; it may be the argument itself.
@@ -29,18 +30,18 @@ def read_any(image: Any) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         from resnetkit.images.reading import read_image
 
-        return read_image(Path(image))
+        return read_image(Path(image), value_range=value_range)
     if _is_instance(image, "PIL.Image", "Image"):
         from resnetkit.images.reading import read_pillow
 
-        return read_pillow(image)
+        return read_pillow(image, value_range)
     if _is_instance(image, "torch", "Tensor"):
-        return to_rgb(_to_channels_last(image))
+        return to_rgb(_to_channels_last(image), value_range)
     if not isinstance(image, np.ndarray):
         raise ImageError(
             f"expected an image as a path, a numpy array, a Pillow image or a torch tensor, got {type(image).__name__}"
         )
-    return to_rgb(image)
+    return to_rgb(image, value_range)
 
 
 def is_one_image(images: Any) -> bool:

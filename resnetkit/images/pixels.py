@@ -8,21 +8,29 @@ import numpy as np
 
 #: Rows are converted in strips of about this many values, which bounds the memory of intermediate results.
 _STRIP_VALUES = 1 << 22
+#: How far floats of 0..1 may reach beyond: cubic resampling overshoots by less. They are clipped.
+_MAX_OVERSHOOT = 0.25
+_REMEDY = "set 'value_range' to the values that are black and white, such as -1024..3071"
+
+#: The values that are black and white.
+ValueRange = tuple[float, float]
 
 
 class ImageError(ValueError):
     """Something that was given as an image is none that can be read."""
 
 
-def to_rgb(image: np.ndarray) -> np.ndarray:
+def to_rgb(image: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
     """Convert any supported image to RGB.
 
-    Gray becomes three equal channels; transparent pixels are laid over white. Integers wider than 8 bits are
-    divided by 2^b - 1 with b the smallest of 8, 10, 12, 14 and 16 that holds the image's maximum; floats with a
-    maximum of at most 1 are 0..1, of at most 255 are 0..255; bools are black and white.
+    Gray becomes three equal channels; transparent pixels are laid over white. Without a range, integers wider than
+    8 bits are divided by 2^b - 1 with b the smallest of 8, 10, 12, 14 and 16 that holds the image's maximum; floats
+    with a maximum of at most 1 (or little more) are 0..1, of at most 255 are 0..255; bools are black and white.
 
     Args:
         image: (height, width) or (height, width, 1 to 4), as gray, gray + alpha, RGB or RGBA; never written to.
+        value_range: The values that are black and white, in integers wider than 8 bits and floats; beyond, values
+            are clipped. None guesses from the image's own values.
 
     Returns:
         (height, width, 3) uint8. It may share the argument's memory and be read-only, and is the argument itself
@@ -40,7 +48,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
         )
     if image.size == 0:
         raise ImageError(f"expected an image with at least one pixel, got shape {image.shape}")
-    to_uint8 = _choose_scaling(image)
+    to_uint8 = _choose_scaling(image, value_range)
     pixels = image[..., None] if image.ndim == 2 else image
     has_alpha = pixels.shape[2] in (2, 4)
     if to_uint8 is None and has_alpha and pixels[..., -1].min() == 255:
@@ -54,7 +62,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return image if pixels is image else pixels
 
 
-def _choose_scaling(image: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+def _choose_scaling(image: np.ndarray, value_range: ValueRange | None) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return the function that brings the image's values to uint8; None where they already are."""
     if image.dtype == np.uint8:
         return None
@@ -66,16 +74,31 @@ def _choose_scaling(image: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | N
         low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("expected finite values, got NaN or infinity in the image")
-    if image.dtype.kind == "f":
-        if low < 0 or high > 255:
-            raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}")
-        factor = 255 if high <= 1 else 1
-        return lambda values: np.rint(values.astype(np.float64) * factor).astype(np.uint8)
+    if value_range is None and image.dtype.kind == "f":
+        value_range = _guess_float_range(float(low), float(high))
+    if value_range is not None:
+        black, white = value_range
+        return lambda values: _scale(values, black, white)
     if low < 0 or high > 65535:
-        raise ImageError(f"expected integer values of 0..255 or 0..65535, got {low} to {high}")
+        raise ImageError(f"expected integer values of 0..255 or 0..65535, got {low} to {high}; {_REMEDY}")
     top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     table = ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)
     return lambda values: table[values]
+
+
+def _guess_float_range(low: float, high: float) -> ValueRange:
+    if low >= -_MAX_OVERSHOOT and high <= 1 + _MAX_OVERSHOOT:
+        return 0, 1
+    if low < 0 or high > 255:
+        raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}; {_REMEDY}")
+    return 0, 255
+
+
+def _scale(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Bring values to 0..255, rounded half up for integers, as the table for guessed depths does."""
+    shares = (values.astype(np.float64) - black) * (255 / (white - black))
+    levels = np.rint(shares) if values.dtype.kind == "f" else np.floor(shares + 0.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
 
 
 def _convert(pixels: np.ndarray, to_uint8: Callable[[np.ndarray], np.ndarray] | None, has_alpha: bool) -> np.ndarray:

@@ -33,6 +33,8 @@ class Preprocessing:
             letterbox (resize the long side, pad with the mean colour).
         mean: Mean of each channel, of values scaled to 0..1.
         std: Standard deviation of each channel, of values scaled to 0..1.
+        value_range: What is black and what is white in images of more than 8 bits, before `prepare`; None guesses from
+            each image.
     """
 
     input_size: int
@@ -40,6 +42,7 @@ class Preprocessing:
     resize_mode: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    value_range: tuple[float, float] | None = None
 
     def at_size(self, input_size: int) -> Preprocessing:
         """Return the same preprocessing for another input size, with the same share cut away."""

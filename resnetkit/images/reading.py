@@ -6,8 +6,9 @@ Training and inference read through here, so both see the same pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -23,7 +24,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from resnetkit.images.pixels import ImageError, to_rgb
+from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
+
+Result = TypeVar("Result")
 
 #: Endings, in lower case, of the files that `read_image` is meant for.
 IMAGE_SUFFIXES = (
@@ -56,16 +59,30 @@ _FORMATS: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
     ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
 )
 _ORIENTATION_TAG = 0x0112
+_MAX_SAMPLE_VALUE_TAG = 281
 #: Axes to flip, after rows and columns were swapped for 5 to 8 (EXIF 2.3, tag Orientation).
 _FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
 
 
-def read_image(path: Path, max_megapixels: float = 500) -> np.ndarray:
+class Depth(NamedTuple):
+    """What a file's header says about its values.
+
+    Attributes:
+        is_deep: Whether they have more than 8 bits.
+        used_bits: How many bits are used, where the header tells; None where not.
+    """
+
+    is_deep: bool
+    used_bits: int | None
+
+
+def read_image(path: Path, max_megapixels: float = 500, value_range: ValueRange | None = None) -> np.ndarray:
     """Read an image file, turned upright as its EXIF data say.
 
     Args:
         path: A file in one of the formats of `IMAGE_SUFFIXES`; the content decides which, not the name.
         max_megapixels: Larger images are refused before they are decoded.
+        value_range: What is black and white in images of more than 8 bits, see `to_rgb`.
 
     Returns:
         (height, width, 3) uint8 RGB; of an animation or a TIFF of several pages the first.
@@ -73,11 +90,34 @@ def read_image(path: Path, max_megapixels: float = 500) -> np.ndarray:
     Raises:
         ImageError: The file is missing, empty, truncated, too large or no image; the message names it.
     """
+    return _read(path, lambda file: to_rgb(_decode(file, max_megapixels), value_range))
+
+
+def read_values(path: Path, max_megapixels: float = 500) -> np.ndarray:
+    """Read an image file upright, with the values that it holds: any array that `to_rgb` takes.
+
+    Raises:
+        ImageError: As `read_image` does.
+    """
+    return _read(path, lambda file: _decode(file, max_megapixels))
+
+
+def read_depth(path: Path) -> Depth:
+    """Read from an image file's header whether it holds more than 8 bits, and how many it says are used.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    return _read(path, _inspect)
+
+
+def _read(path: Path, decode: Callable[[IO[bytes]], Result]) -> Result:
+    """Return what is decoded of a file; whatever goes wrong is an ImageError that names it."""
     try:
         if not path.is_file():
             raise ImageError("no such file")
         with path.open("rb") as file:
-            return to_rgb(_decode(file, max_megapixels))
+            return decode(file)
     except ImageError as error:
         raise ImageError(f"'{path}': {error}") from error
     except MemoryError as error:
@@ -86,7 +126,7 @@ def read_image(path: Path, max_megapixels: float = 500) -> np.ndarray:
         raise ImageError(f"'{path}': cannot be decoded as an image ({error})") from error
 
 
-def read_pillow(picture: Image.Image) -> np.ndarray:
+def read_pillow(picture: Image.Image, value_range: ValueRange | None = None) -> np.ndarray:
     """Return Pillow's image, turned upright as its EXIF data say, (height, width, 3) uint8 RGB.
 
     Raises:
@@ -96,17 +136,13 @@ def read_pillow(picture: Image.Image) -> np.ndarray:
         picture.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{picture!r} cannot be decoded ({error})") from error
-    return to_rgb(_turn_upright(_to_array(picture), picture.getexif().get(_ORIENTATION_TAG, 1)))
+    upright = _turn_upright(_to_array(picture), picture.getexif().get(_ORIENTATION_TAG, 1))
+    return to_rgb(upright, value_range)
 
 
 def _decode(file: IO[bytes], max_megapixels: float) -> np.ndarray:
     """Decode an image file to the array that is nearest to what it holds: any of `to_rgb`'s."""
-    prefix = file.read(16)
-    file.seek(0)
-    opener = next((opener for magics, opener in _FORMATS if prefix.startswith(magics)), None)
-    if opener is None:
-        raise ImageError("empty file" if not prefix else "no image of a known format (JPEG, PNG, WebP, TIFF, ...)")
-    with opener(file) as picture:
+    with _find_opener(file)(file) as picture:
         width, height = picture.size
         if width * height / 1e6 > max_megapixels:
             raise ImageError(
@@ -121,6 +157,47 @@ def _decode(file: IO[bytes], max_megapixels: float) -> np.ndarray:
             return _turn_upright(_decode_unchanged(file), _get_remaining_orientation(picture))
         picture.load()
         return _turn_upright(_to_array(picture), picture.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _find_opener(file: IO[bytes]) -> type[ImageFile.ImageFile]:
+    prefix = file.read(16)
+    file.seek(0)
+    opener = next((opener for magics, opener in _FORMATS if prefix.startswith(magics)), None)
+    if opener is None:
+        raise ImageError("empty file" if not prefix else "no image of a known format (JPEG, PNG, WebP, TIFF, ...)")
+    return opener
+
+
+def _inspect(file: IO[bytes]) -> Depth:
+    with _find_opener(file)(file) as picture:
+        is_deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16") or _needs_opencv(picture)
+        used: int | None = None
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            used = _find_tiff_bits(picture)
+        elif isinstance(picture, PngImagePlugin.PngImageFile):
+            used = _find_significant_bits(file)
+        return Depth(is_deep, used)
+
+
+def _find_tiff_bits(picture: TiffImagePlugin.TiffImageFile) -> int | None:
+    """Return the bits of a sample that are neither 8 nor 16, or those that the largest value takes if it is 2^b - 1."""
+    bits = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    largest = picture.tag_v2.get(_MAX_SAMPLE_VALUE_TAG, 0)
+    top = int(max(largest) if isinstance(largest, tuple) else largest)
+    if bits == 16 and top > 255 and top & (top + 1) == 0:
+        return top.bit_length()
+    return int(bits) if bits in (10, 12, 14) else None
+
+
+def _find_significant_bits(file: IO[bytes]) -> int | None:
+    """Return what PNG's chunk sBIT says, the largest of its channels; it stands before the pixels."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8 and header[4:] not in (b"IDAT", b"IEND"):
+        length = int.from_bytes(header[:4], "big")
+        if header[4:] == b"sBIT" and 1 <= length <= 4:
+            return max(file.read(length))
+        file.seek(length + 4, 1)
+    return None
 
 
 def _decode_plain_jpeg(file: IO[bytes]) -> np.ndarray | None:

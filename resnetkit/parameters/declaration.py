@@ -71,6 +71,12 @@ def parameter(
     return Field(default, title=title, description=description, json_schema_extra={"form": form}, **constraints)
 
 
+#: What `value_range` of both plugins may be: bits, or black and white.
+VALUE_RANGE_PATTERN = r"^(auto|8|10|12|14|16|-?\d{1,12}(\.\d{1,9})?\.\.-?\d{1,12}(\.\d{1,9})?)$"
+VALUE_RANGE_EXPECTED = "auto, the bits that are used (8, 10, 12, 14 or 16), or black..white, such as 0..1"
+VALUE_RANGE_EXAMPLES = ["auto", "8", "10", "12", "14", "16", "0..1", "-1024..3071"]
+
+
 class Parameters(BaseModel):
     """Base of a plugin's parameters: immutable, no unknown names, no NaN or infinity."""
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, Parameters, parameter
+from resnetkit.parameters.declaration import (
+    DEVICE_EXAMPLES,
+    DEVICE_PATTERN,
+    VALUE_RANGE_EXAMPLES,
+    VALUE_RANGE_EXPECTED,
+    VALUE_RANGE_PATTERN,
+    Parameters,
+    parameter,
+)
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
 
@@ -69,6 +77,18 @@ class InferParameters(Parameters):
         "How an image becomes square: centre crop, squash or letterbox; auto is as the weights were trained.",
         group="Preprocessing",
         also_called=("resize", "crop_mode", "resize_method"),
+    )
+    value_range: str = parameter(
+        "auto",
+        "Brightness range",
+        "What is black and white in images of more than 8 bits; auto is as the weights were trained, or where they do "
+        "not know, guessed from each image's maximum.",
+        group="Preprocessing",
+        is_advanced=True,
+        expected=VALUE_RANGE_EXPECTED,
+        pattern=VALUE_RANGE_PATTERN,
+        examples=VALUE_RANGE_EXAMPLES,
+        also_called=("bit_depth", "window"),
     )
     box_margin: float = parameter(
         0.0,

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from resnetkit.parameters.declaration import DEVICE_EXAMPLES, DEVICE_PATTERN, ParameterError, Parameters, parameter
+from resnetkit.parameters.declaration import (
+    DEVICE_EXAMPLES,
+    DEVICE_PATTERN,
+    VALUE_RANGE_EXAMPLES,
+    VALUE_RANGE_EXPECTED,
+    VALUE_RANGE_PATTERN,
+    ParameterError,
+    Parameters,
+    parameter,
+)
 
 
 class TrainParameters(Parameters):
@@ -72,6 +81,18 @@ class TrainParameters(Parameters):
         group="Data",
         is_advanced=True,
         also_called=("resize", "crop_mode", "resize_method"),
+    )
+    value_range: str = parameter(
+        "auto",
+        "Brightness range",
+        "What is black and white in images of more than 8 bits; auto finds one range for the data set. Stored in the "
+        "checkpoint.",
+        group="Data",
+        is_advanced=True,
+        expected=VALUE_RANGE_EXPECTED,
+        pattern=VALUE_RANGE_PATTERN,
+        examples=VALUE_RANGE_EXAMPLES,
+        also_called=("bit_depth", "window"),
     )
     max_image_megapixels: int = parameter(
         500,

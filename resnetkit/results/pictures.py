@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from resnetkit.answers.heatmaps import class_activation_map, overlay_heatmap
-from resnetkit.images.pixels import ImageError
+from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import read_image
 from resnetkit.machine.speaking import get_logger
 from resnetkit.results.metrics import find_worst_mistakes
@@ -112,7 +112,9 @@ def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
     return sheet
 
 
-def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: int = 24) -> list[SamplePicture]:
+def collect_samples(
+    samples: Sequence[Sample], classes: Sequence[str], value_range: ValueRange | None = None, count: int = 24
+) -> list[SamplePicture]:
     """Read some images of a data set for the report: every class gets one before any gets a second.
 
     Images that cannot be read are left out.
@@ -127,7 +129,7 @@ def collect_samples(samples: Sequence[Sample], classes: Sequence[str], count: in
     chosen = itertools.islice((sample for sample in turns if sample is not None), count)
     pictures = []
     for sample in sorted(chosen, key=lambda sample: sample.label):
-        image = _read_image(sample)
+        image = _read_image(sample, value_range)
         if image is not None:
             pictures.append(SamplePicture(_shrink(image), classes[sample.label]))
     return pictures
@@ -149,7 +151,8 @@ def collect_mistakes(
     """
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     worst = find_worst_mistakes(labels, probabilities, count)
-    found = [(index, image) for index in worst if (image := _read_image(samples[index])) is not None]
+    value_range = model.preprocessing.value_range
+    found = [(index, image) for index in worst if (image := _read_image(samples[index], value_range)) is not None]
     activations = _compute_activations(
         model, [image for _, image in found], [probabilities[i].argmax() for i, _ in found]
     )
@@ -204,9 +207,9 @@ def _draw_heatmap(model: Model, picture: np.ndarray, activation: np.ndarray) -> 
     return overlay_heatmap(picture, activation, model.preprocessing)
 
 
-def _read_image(sample: Sample) -> np.ndarray | None:
+def _read_image(sample: Sample, value_range: ValueRange | None) -> np.ndarray | None:
     try:
-        return read_image(sample.path)
+        return read_image(sample.path, value_range=value_range)
     except (ImageError, OSError) as error:
         logger.warning("'%s' is left out of the report: %s", sample.path, error)
         return None

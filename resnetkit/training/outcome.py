@@ -224,7 +224,7 @@ def _write_report(
         num_doubts=len(labels.doubts.doubtful),
         cross_validation=labels.figures,
         findings=run.data_report.to_dict(),
-        samples=collect_samples(run.dataset.train, result.classes),
+        samples=collect_samples(run.dataset.train, result.classes, run.preprocessing.value_range),
         reasons=run.recipe.reasons,
         parameters=run.parameters.model_dump(),
         unused=find_unused(run.parameters),

@@ -21,6 +21,8 @@ from resnetkit.data.identity import hash_dataset, measure_files
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.data.splitting import SPLIT_RULE
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.ranges import parse_value_range
+from resnetkit.learners.brightness import find_value_range
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start, initialize
@@ -66,8 +68,8 @@ from resnetkit.training.state import (
     read_state,
     write_state,
 )
-from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
-from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
+from resnetkit.weights.metadata import ModelMetadata, find_preprocessing, write_preprocessing
 
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
@@ -310,6 +312,10 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     dataset = read_dataset(source, parameters.val_split, parameters.seed, split_rule, output_folder)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
+    if earlier_folder is not None and (kept := _find_preprocessing(earlier_folder, earlier)) is not None:
+        start = replace(start, preprocessing=replace(start.preprocessing, value_range=kept.value_range))
+    else:
+        start = _settle_value_range(start, parameters, dataset, progress)
     recipe = choose_recipe(parameters, len(dataset.train))
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
@@ -317,7 +323,9 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
-    dataset, report = check_images(dataset, parameters.max_image_megapixels, progress, splits.keep)
+    dataset, report = check_images(
+        dataset, parameters.max_image_megapixels, progress, splits.keep, start.preprocessing.value_range
+    )
     timings = {"checking": time.monotonic() - began}
     dataset, sizes = measure_files(dataset)
     splits.dataset = dataset
@@ -375,6 +383,28 @@ def _create_folder(parameters: TrainParameters, output_folder: Path, state: Trai
     assert folder is not None
     check_folder_is_seen(folder / STATE_FILE)
     return folder
+
+
+def _find_preprocessing(folder: Path, state: TrainingState) -> Preprocessing | None:
+    """Return the preprocessing of a run that goes on; None where it saved nothing yet, and is to find the same again.
+
+    Runs from before there were brightness ranges have guessed it from each image, and go on to.
+    """
+    kept = find_preprocessing(folder / BEST_CHECKPOINT)
+    if kept is None and "value_range" not in state.parameters:
+        weights = open_weights(folder / BEST_CHECKPOINT) if (folder / BEST_CHECKPOINT).is_file() else None
+        kept = weights.preprocessing if weights is not None else None
+    return kept
+
+
+def _settle_value_range(start: Start, parameters: TrainParameters, dataset: Dataset, progress: Progress) -> Start:
+    """Take the declared brightness range, or find that of the data set; where it needs none, the weights' own stays."""
+    value_range = parse_value_range(parameters.value_range)
+    if value_range is None:
+        value_range = find_value_range(dataset, parameters.max_image_megapixels, progress)
+    if value_range is None:
+        return start
+    return replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
 
 
 def get_versions() -> dict[str, str]:

@@ -25,6 +25,8 @@ _MAX_RESIZE_SIZE = 2048
 #: Means and deviations are of values scaled to 0..1; those of other scales (1/255, 127.5) are in it, too.
 _MIN_STD, _MAX_VALUE = 1e-4, 1e4
 _MAX_NAME_LENGTH = 1000
+#: Values of an image: floats of any instrument, and integers of 32 bits.
+_MAX_SAMPLE = 1e12
 _MAX_PREPROCESSING_BYTES = 100_000
 
 
@@ -128,6 +130,7 @@ def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
         resize_mode=str(content["resize_mode"]),
         mean=_parse_triple(content.get("mean", IMAGENET_MEAN)),
         std=_parse_triple(content.get("std", IMAGENET_STD)),
+        value_range=_parse_range(content.get("value_range")),
     )
     is_possible = (
         1 <= preprocessing.input_size <= _MAX_INPUT_SIZE and 1 <= preprocessing.resize_size <= _MAX_RESIZE_SIZE
@@ -140,6 +143,15 @@ def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
     if min(preprocessing.std) < _MIN_STD:
         raise WeightsError(f"standard deviations must be at least {_MIN_STD}, got {preprocessing.std}")
     return preprocessing
+
+
+def _parse_range(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    black, white = (float(value) for value in values)
+    if not -_MAX_SAMPLE <= black < white <= _MAX_SAMPLE:
+        raise WeightsError(f"value_range {values} makes no sense; expected black and white, black the lower one")
+    return black, white
 
 
 def _parse_triple(values: Any) -> tuple[float, float, float]:

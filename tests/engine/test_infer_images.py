@@ -152,6 +152,28 @@ def test_what_is_no_picture_is_refused_and_the_workflow_goes_on(workflow, classi
     np.testing.assert_allclose(answer(workflow, classifier, array=rgb), expected, atol=1e-6)
 
 
+def test_declared_range_is_that_of_arrays_files_and_the_picture_with_answers(workflow, classifier, rgb, tmp_path):
+    hounsfield = (rgb[..., 0].astype(np.int16) * 16) - 1024
+    gray = np.repeat(rgb[..., :1], 3, axis=2)
+    expected = answer(workflow, classifier, array=gray)
+    plain = classifier.get_image_with_graphics()
+    classifier.set_parameters({"value_range": "-1024..3056"})
+    np.testing.assert_allclose(answer(workflow, classifier, array=hounsfield), expected, atol=1e-5)
+    np.testing.assert_array_equal(classifier.get_image_with_graphics(), plain)
+    assert classifier.get_model_info()["value_range"] == [-1024, 3056]
+    classifier.set_parameters({"value_range": "12"})
+    broken = rgb[..., 0].astype(np.uint16) * 16
+    whole = answer(workflow, classifier, array=broken.copy())
+    broken[5, 5] = 65535
+    Image.fromarray(broken).save(tmp_path / "broken.png")
+    for source in ({"array": broken}, {"path": str(tmp_path / "broken.png")}):
+        np.testing.assert_allclose(answer(workflow, classifier, **source), whole, atol=2e-2)
+    (from_file,) = classifier.classify_files(tmp_path / "broken.png")
+    np.testing.assert_allclose(
+        from_file.prediction.probabilities, answer(workflow, classifier, array=broken), atol=1e-5
+    )
+
+
 def test_one_scale_an_image_shared_by_its_boxes(workflow, detector, checkpoint_path, rgb):
     """A box in a dark part of a 16-bit image is not made brighter than the image."""
     image = rgb.astype(np.uint16) * 257
