@@ -63,7 +63,7 @@ dist: ## Pack one zip a plugin, as the hub installs it, into dist/
 	$(if $(wildcard $(PY)),$(PY),python3) scripts/make_dist.py
 
 clean: ## Remove all that the other targets made, the environment included
-	rm -rf build demo dist $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build demo dist infer_resnet/vendor train_resnet/vendor $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: isolated
@@ -75,6 +75,9 @@ $(VENV)/.requirements: pyproject.toml requirements.txt infer_resnet/requirements
 	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt --editable .
 	@touch $@
 
-$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
+# The platform's command-line tool in a folder of its own: it wants older versions of what the rest needs.
+$(VENV)/.requirements-dev: requirements-dev.txt requirements-ikcli.txt $(VENV)/.requirements
 	$(PY) -m pip install --no-cache-dir --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip install --no-cache-dir --disable-pip-version-check --upgrade --no-deps --target $(VENV)/ikcli \
+	    -r requirements-ikcli.txt
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ikomia import core, dataprocess
 import infer_resnet.library  # before anything of resnetkit: finds it, or says why not
 from infer_resnet.inputs import check_folder_run, has_detector
 from resnetkit.about import fill_shared_info
+from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import speak_as
 from resnetkit.parameters.adapter import ParametersAdapter, SetParametersMixin
@@ -17,6 +19,7 @@ from resnetkit.parameters.inference import InferParameters
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -29,11 +32,45 @@ NAME = "infer_resnet"
 
 _IMAGE, _DETECTIONS, _GRAPHICS, _TABLE, _HEATMAP, _EMBEDDING = range(6)
 
+#: Names under which the further files of a model stand among the strings: an OpenVINO model's .bin is part 2.
+_PART = "model_weight_file_part_"
+
+
+def _leave_out_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not str(name).startswith(_PART)}
+
 
 class InferResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
     """Parameters of the task, as the engine holds them."""
 
     parameters_class = InferParameters
+    values: InferParameters
+
+    def get_values(self) -> dict[str, str]:
+        """Return all parameters as strings (called by the engine), so that a saved workflow can be sent away.
+
+        What packs a workflow for SCALE takes a file along where its absolute path is the value of a parameter: no `~`,
+        no folder, and nothing that lies beside it. So paths are given as those of files, and what else belongs to the
+        model has names of its own, which the engine drops when it loads the workflow.
+        """
+        strings = super().get_values()
+        with suppress(OSError, ValueError):  # no name that a file can have
+            if self.values.class_file and (class_file := resolve_path(self.values.class_file)).is_file():
+                strings["class_file"] = str(class_file)
+        if self.values.model_weight_file:
+            from resnetkit.weights.portable import list_model_files
+
+            for number, path in enumerate(list_model_files(self.values.model_weight_file)):
+                strings[f"{_PART}{number + 1}" if number else "model_weight_file"] = str(path)
+        return strings
+
+    def set_values(self, strings: Mapping[str, str]) -> None:
+        """Take the engine's full set of strings."""
+        super().set_values(_leave_out_parts(strings))
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some parameters, all of them or none; those of another task are taken as they are."""
+        super().update(_leave_out_parts(values))
 
 
 class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):

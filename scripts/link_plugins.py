@@ -15,6 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = ("infer_resnet", "train_resnet")
+LIBRARY = REPOSITORY / "resnetkit"
 COMPAT_PLUGINS = ("infer_torchvision_resnet", "train_torchvision_resnet")
 
 #: Marks a folder that is a copy made by this script, and names what it was copied from.
@@ -51,6 +52,23 @@ def link_plugin(source: Path, target: Path) -> str:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     (target / COPY_MARK).write_text(f"{source}\n", encoding="utf-8")
     return "copied (no links here: repeat this after every change)"
+
+
+def link_library(plugin: Path) -> None:
+    """Show the library in a plugin's folder, where its zip has it: what packs a workflow for SCALE takes it along.
+
+    The link stays in this repository when the plugin is unlinked, where git does not see it. Where there are no links,
+    nothing is done, and the plugin's zip is the one to push.
+    """
+    target = plugin / "vendor" / LIBRARY.name
+    if os.path.lexists(target):
+        return
+    target.parent.mkdir(exist_ok=True)
+    try:
+        target.symlink_to(LIBRARY, target_is_directory=True)
+    except OSError:
+        if os.name == "nt":
+            _make_junction(LIBRARY, target)
 
 
 def remove_plugin(target: Path, source: Path) -> str:
@@ -115,6 +133,8 @@ def main(arguments: list[str]) -> int:
         target = folder / source.name
         try:
             outcome = remove_plugin(target, source) if options.remove else link_plugin(source, target)
+            if source.name in PLUGINS and not options.remove:
+                link_library(source)
             print(f"{source.name}: {outcome}: {target}")
         except (LinkError, OSError) as error:
             print(f"{source.name}: {error}", file=sys.stderr)

@@ -33,7 +33,8 @@ def find_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder that belong into the archive, in order of their names."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        is_hidden = any(part.startswith((".", "__pycache__")) for part in parts)
+        # `make link` shows the library in vendor/ already.
+        is_hidden = parts[0] == "vendor" or any(part.startswith((".", "__pycache__")) for part in parts)
         if path.is_file() and not is_hidden and (path.suffix in SUFFIXES or path.name in NAMES):
             yield path
 

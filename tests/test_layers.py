@@ -120,6 +120,7 @@ def _get_dynamic_import(node: ast.AST) -> str | None:
 def find_modules(root: Path) -> dict[str, Path]:
     """Return the source files of library and plugins below `root` by their dotted names."""
     paths = [path for name in (LIBRARY, *PLUGINS) for path in sorted((root / name).rglob("*.py"))]
+    paths = [path for path in paths if "vendor" not in path.parts]  # where `make link` shows the library
     return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
@@ -138,7 +139,7 @@ def find_violations(root: Path) -> list[str]:
 def _find_sub_packages(root: Path) -> Iterator[str]:
     for plugin in PLUGINS:
         for path in (root / plugin).rglob("*/*.py"):
-            if "__pycache__" not in path.parts:
+            if not {"__pycache__", "vendor"} & set(path.parts):
                 yield f"{path.relative_to(root)}: plugin folders are flat, the engine breaks sub-packages on reload"
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -130,11 +131,23 @@ def resolve_path(text: str) -> Path:
         # On deployment the engine rewrites a parameter that names an existing file to file://...
         # Some of its versions percent-encode and some do not: the literal name wins if it exists.
         literal = Path(text.removeprefix("file://"))
-        text = str(literal) if literal.exists() else url2pathname(urlsplit(text).path)
+        if not literal.exists():
+            literal = _find_deployed(literal) or Path(url2pathname(urlsplit(text).path))
+        text = str(literal)
     path = Path(text)
     with suppress(RuntimeError):  # `~name` of nobody
         path = path.expanduser()
     return Path(os.path.abspath(path))
+
+
+def _find_deployed(relative: Path) -> Path | None:
+    """Return a file that came along in the archive of a deployed workflow: its path begins with the plugin's name.
+
+    The folder of the plugins is among those that modules are imported from.
+    """
+    if relative.is_absolute():
+        return None
+    return next((path for folder in sys.path if (path := Path(folder) / relative).is_file()), None)
 
 
 def get_ikomia_root() -> Path:

@@ -91,6 +91,8 @@ def test_link_and_unlink(tmp_path, plugin_folder):
     for _ in range(2):
         assert run_link_script(tmp_path).returncode == 0
         assert {path.resolve() for path in plugin_folder.iterdir()} == {REPOSITORY / name for name in PLUGINS}
+        for path in plugin_folder.iterdir():
+            assert (path / "vendor" / "resnetkit").resolve() == REPOSITORY / "resnetkit"
     for _ in range(2):
         assert run_link_script(tmp_path, "--remove").returncode == 0
         assert list(plugin_folder.iterdir()) == []
@@ -201,7 +203,8 @@ def test_archives_of_two_versions_end_in_one_sentence(archives, tmp_path, run_sc
 @pytest.mark.parametrize("name", PLUGINS)
 def test_a_plugin_without_the_library_says_what_to_install(name, tmp_path, run_script):
     home = tmp_path / "home"
-    link_plugins(home, (name,))
+    folder = home / "Ikomia" / "Plugins" / "Python" / name
+    shutil.copytree(REPOSITORY / name, folder, ignore=shutil.ignore_patterns("vendor", "__pycache__"))
     result = run_script(HIDE_LIBRARY + ADD_TASK, [name], home=home, PYTHONPATH="")
     assert result.output.count(f"{name}: needs the library resnetkit {__version__}, which is not installed in") == 2
     assert "python -m pip install ." in result.output
@@ -256,7 +259,7 @@ def test_the_two_plugins_look_for_the_library_in_the_same_way():
 def test_pip_installs_library_plugins_and_command(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "demo", "tests", "docs", "benchmarks", "soak")
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "demo", "tests", "docs", "benchmarks", "soak", "vendor")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
     subprocess.run([*command, str(tmp_path), str(source)], check=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
@@ -265,8 +268,8 @@ def test_pip_installs_library_plugins_and_command(tmp_path):
         archive.extractall(tmp_path / "site")
     for package in ("resnetkit", *PLUGINS):
         kinds = {".py", ".txt", ".html", ".js", ".png"}
-        tracked = {path for path in (REPOSITORY / package).rglob("*") if path.suffix in kinds}
-        assert {path.relative_to(REPOSITORY).as_posix() for path in tracked} - names == set()
+        tracked = {path for path in (source / package).rglob("*") if path.suffix in kinds}
+        assert {path.relative_to(source).as_posix() for path in tracked} - names == set()
     version = [sys.executable, "-c", "import resnetkit; print(resnetkit.__version__, resnetkit.__file__)"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     result = subprocess.run(

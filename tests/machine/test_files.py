@@ -36,6 +36,15 @@ def test_home_and_relative_paths(monkeypatch, tmp_path):
     assert resolve_path("~nobody-of-that-name/a.pth") == tmp_path / "~nobody-of-that-name" / "a.pth"
 
 
+def test_an_address_below_a_plugin_is_found_where_plugins_are(tmp_path, monkeypatch):
+    """As in a workflow that was packed with its files."""
+    path = tmp_path / "infer_resnet" / "data" / "my model.pth"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve_path("file://infer_resnet/data/my model.pth") == path
+
+
 def test_links_are_kept(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "latest").symlink_to(tmp_path / "run")
