@@ -59,7 +59,7 @@ class FeatureParts:
         """
         indices, pooled = [np.empty(0, np.int64)], []
         for batch in batches:
-            found = runtime.run(batch.images, with_features=True).pooled
+            found = runtime.run(batch.images.numpy(), with_features=True).pooled
             assert found is not None
             indices.append(batch.indices[:: self._num_views])
             pooled.append(found)
