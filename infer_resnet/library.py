@@ -13,8 +13,6 @@ VERSION = "0.1.0"
 
 #: What this plugin needs besides the library, by the names that Python imports; pip's names are in requirements.txt.
 REQUIRED_MODULES = (
-    "torch",
-    "torchvision",
     "openvino",
     "safetensors",
     "numpy",

@@ -29,7 +29,7 @@ _SHOWN = (
     "torchvision",
     "openvino",
     "numpy",
-    "opencv-python",
+    "opencv-python-headless",
     "pillow",
     "pydantic",
     "onnx",

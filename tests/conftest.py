@@ -9,6 +9,7 @@ import contextlib
 import functools
 import http.server
 import importlib.util
+import json
 import os
 import runpy
 import shutil
@@ -167,6 +168,41 @@ class ScriptResult:
 
 RunScript = Callable[..., ScriptResult]
 
+#: In front of a script: makes torch as unknown to its process as where it is not installed.
+HIDE_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+class PathFinderWithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        is_hidden = name.partition(".")[0] in ("torch", "torchvision")
+        return None if is_hidden else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [PathFinderWithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+CLASSIFY_WITHOUT_TORCH = (
+    HIDE_TORCH
+    + """
+import json, pathlib
+from resnetkit import load_model
+from resnetkit.images.reading import read_image
+
+image = pathlib.Path(sys.argv[1])
+answers = {}
+for file in sys.argv[2:]:
+    for cache in ("empty", "full"):
+        prediction = load_model(file, heatmap=True, embedding=True).predict(read_image(image))
+        assert prediction.embedding.shape == (512,) and prediction.activation is not None
+        (answer,) = load_model(file).classify(image)
+        assert answer.prediction.label == prediction.label, answer
+        answers[f"{pathlib.Path(file).name}, {cache} cache"] = prediction.probabilities.tolist()
+slow = ("torch", "torchvision", "matplotlib", "requests", "sklearn", "scipy", "mlflow", "onnx")
+print(json.dumps({"answers": answers, "loaded": [name for name in slow if name in sys.modules]}))
+"""
+)
+
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> RunScript:
@@ -202,6 +238,25 @@ def run_script(tmp_path: Path) -> RunScript:
         return result
 
     return run
+
+
+@pytest.fixture
+def classify_without_torch(run_script: RunScript) -> Callable[..., dict[str, list[float]]]:
+    """`classify_without_torch(image_path, weights_files)`: classify in a process that knows no torch.
+
+    Twice with each file, with an empty and with a full cache; returns the probabilities. Nothing that takes long to
+    import, and that no answer needs, may have been imported.
+    """
+
+    def classify(image_path: Path, weights_files: Sequence[Path]) -> dict[str, list[float]]:
+        arguments = [str(image_path), *map(str, weights_files)]
+        result = run_script(CLASSIFY_WITHOUT_TORCH, arguments, PYTHONPATH=str(REPOSITORY))
+        found = json.loads(result.output.splitlines()[-1])
+        assert found["loaded"] == []
+        assert len(found["answers"]) == 2 * len(weights_files)
+        return dict(found["answers"])
+
+    return classify
 
 
 def run_process(command: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_s: float) -> ScriptResult:

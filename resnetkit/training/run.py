@@ -20,6 +20,7 @@ from resnetkit.data.dataset import Dataset, read_dataset
 from resnetkit.data.identity import hash_dataset, measure_files
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.data.splitting import SPLIT_RULE
+from resnetkit.images.pixels import ValueRange
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.ranges import parse_value_range
 from resnetkit.learners.brightness import find_value_range
@@ -312,10 +313,9 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     dataset = read_dataset(source, parameters.val_split, parameters.seed, split_rule, output_folder)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)
-    if earlier_folder is not None and (kept := _find_preprocessing(earlier_folder, earlier)) is not None:
-        start = replace(start, preprocessing=replace(start.preprocessing, value_range=kept.value_range))
-    else:
-        start = _settle_value_range(start, parameters, dataset, progress)
+    kept = _find_preprocessing(earlier_folder, earlier) if earlier_folder is not None else None
+    value_range = kept.value_range if kept else _find_value_range(start, parameters, dataset, progress)
+    start = replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
     recipe = choose_recipe(parameters, len(dataset.train))
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
@@ -397,14 +397,14 @@ def _find_preprocessing(folder: Path, state: TrainingState) -> Preprocessing | N
     return kept
 
 
-def _settle_value_range(start: Start, parameters: TrainParameters, dataset: Dataset, progress: Progress) -> Start:
-    """Take the declared brightness range, or find that of the data set; where it needs none, the weights' own stays."""
-    value_range = parse_value_range(parameters.value_range)
-    if value_range is None:
-        value_range = find_value_range(dataset, parameters.max_image_megapixels, progress)
-    if value_range is None:
-        return start
-    return replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
+def _find_value_range(
+    start: Start, parameters: TrainParameters, dataset: Dataset, progress: Progress
+) -> ValueRange | None:
+    """Return the declared brightness range, or that of the data set; where it needs none, the weights' own."""
+    found = parse_value_range(parameters.value_range)
+    if found is None:
+        found = find_value_range(dataset, parameters.max_image_megapixels, progress)
+    return start.preprocessing.value_range if found is None else found
 
 
 def get_versions() -> dict[str, str]:

@@ -22,7 +22,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGINS = ("infer_resnet", "train_resnet")
 
 #: Where the name of a module is not that of the package.
-PACKAGES = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
+PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "annotated_types": "annotated-types",
+}
 
 #: Makes the library of this environment and of this checkout unknown; the archives bring their own.
 HIDE_LIBRARY = """

@@ -18,6 +18,7 @@ from resnetkit.data.loading import Batch
 from resnetkit.exports import export as export_module
 from resnetkit.exports.export import ExportedFile, ExportError, export_int8, export_onnx, export_openvino, export_pth
 from resnetkit.images.preprocessing import Preprocessing, normalize
+from resnetkit.images.reading import read_image
 from resnetkit.weights import checkpoint
 from resnetkit.weights.checkpoint import open_weights
 from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
@@ -120,6 +121,20 @@ def test_graph_gives_pytorchs_answers_for_any_batch(
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_graph_carries_its_metadata(exports: Mapping[str, ExportedFile], suffix: str) -> None:
     assert open_weights(exports[suffix].path).metadata == METADATA
+
+
+def test_onnx_answers_without_torch(
+    exports: Mapping[str, ExportedFile],
+    photograph_folder: Path,
+    model: nn.Module,
+    classify_without_torch: Callable[..., dict[str, list[float]]],
+) -> None:
+    path = photograph_folder / "china.png"
+    image = torch.from_numpy(METADATA.preprocessing.prepare(read_image(path)))[None]
+    with torch.inference_mode():
+        logits = model(normalize(image, METADATA.preprocessing.mean, METADATA.preprocessing.std))
+    for answer in classify_without_torch(path, [exports[".onnx"].path]).values():
+        np.testing.assert_allclose(answer, logits[0].softmax(0).numpy(), atol=1e-4)
 
 
 def test_no_file_names_a_folder_of_this_machine(exports: Mapping[str, ExportedFile]) -> None:
