@@ -344,16 +344,27 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     if earlier_folder is None:
         folder = _create_folder(parameters, output_folder, state)
     else:
-        check_circumstances(earlier, state.circumstances)
-        if ranks.is_first():
-            remove_temporary_files(earlier_folder)
-        folder, state = earlier_folder, replace(earlier, parameters=parameters.model_dump())
-        check_weights(state, learner.module)
-        learner.module.load_state_dict(dict(state.weights))
+        folder = earlier_folder
+        state = _take_up(earlier_folder, earlier, state, learner)
     if ranks.is_first():
         write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+
+
+def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: Learner) -> TrainingState:
+    """Go on from an earlier state, under the parameters of now.
+
+    Raises:
+        ValueError: Something that the result depends on has changed.
+    """
+    check_circumstances(earlier, now.circumstances)
+    if ranks.is_first():
+        remove_temporary_files(folder)
+    state = replace(earlier, parameters=now.parameters)
+    check_weights(state, learner.module)
+    learner.module.load_state_dict(dict(state.weights))
+    return state
 
 
 def _prepare_output(parameters: TrainParameters) -> Path:
