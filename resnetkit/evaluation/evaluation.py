@@ -170,7 +170,7 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
         weights_path=Path(about["weights"]),
         counts={"evaluation": counts},
         splits=[judgement.show(model)],
-        doubts=doubts.show(),
+        doubts=doubts.show(model.preprocessing.value_range),
         num_doubts=len(doubts.doubtful),
         samples=collect_samples(judgement.samples, judgement.classes, model.preprocessing.value_range),
         parameters=_select_parameters(known),

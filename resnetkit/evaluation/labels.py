@@ -11,6 +11,7 @@ import numpy as np
 
 from resnetkit.data.dataset import Sample
 from resnetkit.evaluation.predictions import escape_cell
+from resnetkit.images.pixels import ValueRange
 from resnetkit.machine.files import atomic_path
 from resnetkit.results.pictures import DoubtfulLabel, collect_doubts
 
@@ -49,9 +50,13 @@ class LabelDoubts:
                 numbers = (f"{row[sample.label]:.6g}", f"{row[suggested]:.6g}")
                 writer.writerow([*map(escape_cell, texts), *numbers])
 
-    def show(self) -> list[DoubtfulLabel]:
-        """Return pictures of the most doubtful ones, for the report."""
-        return collect_doubts(self.samples, self.classes, self.probabilities, self.doubtful)
+    def show(self, value_range: ValueRange | None) -> list[DoubtfulLabel]:
+        """Return pictures of the most doubtful ones, for the report.
+
+        Args:
+            value_range: What is black and white in images of more than 8 bits.
+        """
+        return collect_doubts(self.samples, self.classes, self.probabilities, self.doubtful, value_range)
 
 
 def doubt_labels(classes: Sequence[str], samples: Sequence[Sample], probabilities: np.ndarray) -> LabelDoubts:

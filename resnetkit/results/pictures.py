@@ -28,6 +28,8 @@ PICTURE_SIZE = 288
 #: Fewer cells on a side than this point at nothing: each would be a quarter of the image or more, and the colours
 #: between their centres are made up.
 _MIN_HEATMAP_CELLS = 4
+#: Labels that may be wrong: these many are shown.
+_MAX_DOUBTS = 12
 #: Images on the sheet of training samples, how many stand side by side, and the pixels between them.
 _MAX_TILES, _TILE_COLUMNS, _TILE_GAP = 32, 8, 2
 #: 20 images of 224x224 pixels at a time, or one of 1024x1024: the largest take half a gigabyte each.
@@ -179,7 +181,7 @@ def collect_doubts(
     classes: Sequence[str],
     probabilities: np.ndarray,
     doubtful: Sequence[tuple[int, int]],
-    count: int = 12,
+    value_range: ValueRange | None = None,
 ) -> list[DoubtfulLabel]:
     """Read the first images whose labels may be wrong; those that can no longer be read are left out.
 
@@ -188,12 +190,12 @@ def collect_doubts(
         classes: Names in the order of the labels.
         probabilities: (num_images, num_classes).
         doubtful: Indices of images and of the classes suggested, the most doubtful first.
-        count: How many at most.
+        value_range: What is black and white in images of more than 8 bits.
     """
     pictures = []
-    for index, suggested in doubtful[:count]:
+    for index, suggested in doubtful[:_MAX_DOUBTS]:
         sample, row = samples[index], probabilities[index]
-        image = _read_image(sample)
+        image = _read_image(sample, value_range)
         if image is not None:
             name = f"{sample.path.parent.name}/{sample.path.name}"
             own, other = float(row[sample.label]), float(row[suggested])

@@ -220,7 +220,7 @@ def _write_report(
         history=result.history,
         best=result.best,
         splits=splits,
-        doubts=labels.doubts.show(),
+        doubts=labels.doubts.show(run.preprocessing.value_range),
         num_doubts=len(labels.doubts.doubtful),
         cross_validation=labels.figures,
         findings=run.data_report.to_dict(),
