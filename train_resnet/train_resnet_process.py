@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ikomia import core, dataprocess
 
@@ -20,6 +21,8 @@ with pause_garbage_collection():
     from ikomia.dnn.dnntrain import TrainProcess  # It imports mlflow.
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resnetkit.training.evaluating import EvaluationResult
     from resnetkit.training.outcome import TrainingResult
 
@@ -28,6 +31,23 @@ logger = get_logger()
 NAME = "train_resnet"
 
 _CURVES, _CONFUSION, _TABLE, _CHECKPOINT = range(4)
+
+#: Of Studio's progress bar.
+_PROGRESS_STEPS = 100
+
+
+class _Steps:
+    """Turns the share of the work that is done into steps of the engine's progress bar."""
+
+    def __init__(self, emit: Callable[[], None]) -> None:
+        self._emit = emit
+        self._count = 0
+
+    def reach(self, share: float) -> None:
+        """Go on to this share, 0..1."""
+        while self._count < int(share * _PROGRESS_STEPS):
+            self._count += 1
+            self._emit()
 
 
 class TrainResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
@@ -65,6 +85,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         self.enable_tensorboard(False)
         self._is_stop_requested = False
         self._checkpoint = ""
+        self._metrics: dict[str, Any] = {}
 
     @staticmethod
     def _init_mlflow() -> None:
@@ -75,20 +96,21 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         """Start no server."""
 
     def begin_task_run(self) -> None:
-        """Prepare the engine; with nothing connected its own method would raise.
+        """Prepare the engine, which starts its clock here.
 
         TrainProcess' own would wait minutes for an mlflow server; training keeps its records itself.
         """
-        if self.get_input(0) is not None:
-            dataprocess.CDnnTrainTask.begin_task_run(self)
+        if self.get_input(0) is None:  # nothing is connected, on which the engine would raise
+            self.set_input(dataprocess.CPathIO(core.IODataType.FOLDER_PATH), 0)
+        dataprocess.CDnnTrainTask.begin_task_run(self)
 
     def end_task_run(self) -> None:
         """Tell the engine that the run is over; TrainProcess' own would end an mlflow run of the caller's."""
         dataprocess.CDnnTrainTask.end_task_run(self)
 
     def get_progress_steps(self) -> int:
-        """Return the number of steps of Studio's progress bar: one an epoch."""
-        return max(1, int(self._get_values().epochs))
+        """Return the number of steps of Studio's progress bar: the parts of a training are not known before it."""
+        return _PROGRESS_STEPS
 
     def stop(self) -> None:
         """End training within one batch; the best weights and the state of the last epoch stay."""
@@ -99,22 +121,32 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         """Return the path of the best checkpoint of the last run; empty before there is one."""
         return self._checkpoint
 
+    def get_metrics(self) -> dict[str, Any]:
+        """Return the figures of the last run and where its files are, JSON-able; empty before there are any.
+
+        `run_folder`, `checkpoint` and `report` are paths, `best` and `test_accuracy` the main figures. `metrics` and
+        `test_metrics` (None without test images) hold all figures on validation and test images, as metrics.json does.
+        With `evaluate_only` there are the paths and `metrics`.
+        """
+        return deepcopy(self._metrics)
+
     def run(self) -> None:
         """Train, or only evaluate (called by the engine)."""
         self._is_stop_requested = False  # first of all: the imports take seconds, in which `stop` may be called
         with pause_garbage_collection():
-            from resnetkit.machine.progress import Progress, TrainingStopped
+            from resnetkit.machine.progress import Meter, Progress, TrainingStopped
             from resnetkit.training.evaluating import evaluate_weights
             from resnetkit.training.loop import train
 
         self.begin_task_run()
-        self._checkpoint = ""
+        self._checkpoint, self._metrics = "", {}
         for index in range(self.get_output_count()):
             self.get_output(index).clear_data()
         for index in (_CURVES, _CONFUSION, _TABLE):
             # The engine would lay one picture over the other, under one name; the run folder has both.
             self.get_output(index).auto_save = False
-        progress = Progress(is_stop_requested=lambda: self._is_stop_requested, on_epoch=self.emit_step_progress)
+        steps = _Steps(self.emit_step_progress)
+        progress = Progress(is_stop_requested=lambda: self._is_stop_requested, meter=Meter(steps.reach))
         with speak_as(NAME):
             values = self._get_values()
             try:
@@ -126,8 +158,7 @@ class TrainResnet(SetParametersMixin, TrainProcess):
             else:
                 self._set_checkpoint(result.checkpoint)
                 self._show(result)
-                if values.evaluate_only:
-                    self.emit_step_progress()
+                steps.reach(1)
         self.end_task_run()
 
     def _get_values(self) -> TrainParameters:
@@ -156,6 +187,9 @@ class TrainResnet(SetParametersMixin, TrainProcess):
     def _show(self, result: TrainingResult | EvaluationResult) -> None:
         from resnetkit.images.reading import read_image
 
+        self._metrics = {**result.describe(), "metrics": dict(result.metrics)}
+        if hasattr(result, "test_metrics"):
+            self._metrics["test_metrics"] = result.test_metrics and dict(result.test_metrics)
         if result.curves.is_file():
             self.get_output(_CURVES).set_image(read_image(result.curves))
         self.get_output(_CONFUSION).set_image(read_image(result.confusion))

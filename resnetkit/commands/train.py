@@ -71,23 +71,12 @@ def _train(
 
 
 def _answer(result: TrainingResult) -> Answer:
-    best = dict(result.best)
-    test_accuracy = result.test_metrics["accuracy"] if result.test_metrics else None
+    described = result.describe()
+    best, test_accuracy = described["best"], described["test_accuracy"]
     logger.info(
         "best %s: validation accuracy %.4f%s",
         f"epoch {best['epoch']}" if "epoch" in best else f"strength {best['strength']:g}",
         best["val_accuracy"],
         "" if test_accuracy is None else f", test accuracy {test_accuracy:.4f}",
     )
-    paths = {"run_folder": result.folder, "checkpoint": result.checkpoint, "report": result.report}
-    figures = {
-        "ended": result.reason,
-        "epochs": sum(row.get("epoch") != 0 for row in result.history),
-        "best": best,
-        "test_accuracy": test_accuracy,
-        "classes": list(result.classes),
-    }
-    return Answer(
-        [f"{name}: {path}" for name, path in paths.items()],
-        {**{name: str(path) for name, path in paths.items()}, **figures},
-    )
+    return Answer([f"{name}: {described[name]}" for name in ("run_folder", "checkpoint", "report")], described)

@@ -115,7 +115,7 @@ def evaluate(
     unreadable: list[tuple[Path, str]] = []
     probabilities: dict[int, np.ndarray] = {}
     answers = model.predict_files(paths, AnswerOptions(top_k=1), max_megapixels)
-    with progress.show("evaluating", len(paths), unit="image") as bar:
+    with progress.show("evaluating", len(paths), "image", share=0.9) as bar:
         for index, (path, answer) in enumerate(progress.watch(answers, bar)):
             if isinstance(answer, Prediction):
                 probabilities[index] = answer.probabilities

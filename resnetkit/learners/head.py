@@ -95,7 +95,8 @@ class HeadLearner:
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
         """Compute the features of all images of some splits, all views of each."""
         self._folder = folder
-        with progress.show("features", sum(map(self._count_feature_batches, splits)), unit="batch") as bar:
+        num_batches = sum(map(self._count_feature_batches, splits))
+        with progress.show("features", num_batches, "batch", share=0.7) as bar:
             for split in splits:
                 views = self._views[split]
                 store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, folder)

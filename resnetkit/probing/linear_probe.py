@@ -154,7 +154,7 @@ def solve_path(
     solutions: list[Solution] = []
     chosen, held_out = None, Labelled(np.empty((0, num_classes), np.float32), np.empty(0, np.int64))
     problem = _Problem(train, val, num_classes, folds)
-    with progress.show("head", len(options.scalings) * len(options.strengths), unit="fit") as bar:
+    with progress.show("head", len(options.scalings) * len(options.strengths), "fit", share=0.7) as bar:
         for scaling in options.scalings:
             for solution, logits in _follow(problem, scaling, options, progress.check):
                 solutions.append(solution)

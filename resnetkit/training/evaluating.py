@@ -13,7 +13,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME
+from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME
 from resnetkit.training.run_folder import create_run_folder, prepare_output_folder
 
 logger = get_logger()
@@ -37,6 +37,14 @@ class EvaluationResult:
     def metrics(self) -> Mapping[str, Any]:
         """All figures."""
         return self.evaluation.metrics
+
+    def describe(self) -> dict[str, Any]:
+        """Return where everything is, JSON-able."""
+        return {
+            "run_folder": str(self.folder),
+            "checkpoint": str(self.checkpoint),
+            "report": str(self.folder / REPORT_NAME),
+        }
 
     @property
     def curves(self) -> Path:

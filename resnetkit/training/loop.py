@@ -154,7 +154,8 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     learner, recipe = run.learner, run.recipe
     num_batches = learner.count_batches()
     figures = _Figures()
-    with run.progress.show(f"epoch {epoch + 1}/{recipe.epochs}", num_batches, unit="batch") as bar:
+    title, share = f"epoch {epoch + 1}/{recipe.epochs}", 1 / (recipe.epochs - epoch)
+    with run.progress.show(title, num_batches, "batch", share) as bar:
         learner.module.train()
         for batch, (inputs, targets, share) in enumerate(take_batches(run, epoch)):
             step = epoch * num_batches + batch

@@ -66,6 +66,19 @@ class TrainingResult:
     test_metrics: Mapping[str, Any] | None
     reason: str
 
+    def describe(self) -> dict[str, Any]:
+        """Return where everything is and the main figures, JSON-able."""
+        return {
+            "run_folder": str(self.folder),
+            "checkpoint": str(self.checkpoint),
+            "report": str(self.report),
+            "ended": self.reason,
+            "epochs": sum(row.get("epoch") != 0 for row in self.history),
+            "best": dict(self.best),
+            "test_accuracy": self.test_metrics["accuracy"] if self.test_metrics else None,
+            "classes": list(self.classes),
+        }
+
     @property
     def curves(self) -> Path:
         """Picture of the training curves."""

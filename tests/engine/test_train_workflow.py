@@ -268,8 +268,42 @@ def test_the_workflow_is_saved_and_loaded(workflow, training, three_digits, tmp_
     assert task.get_parameters() == training.get_parameters()
 
 
-def test_progress_steps_are_epochs(training):
-    assert training.get_progress_steps() == 2
+def test_progress_moves_from_the_first_image_to_the_end(workflow, training, three_digits, monkeypatch):
+    from resnetkit.training.run import Run
+
+    training.set_parameters({"dataset_folder": str(three_digits)})
+    steps, before_training = [], []
+    monkeypatch.setattr(type(training), "emit_step_progress", lambda _: steps.append(1))
+    open_optimizer = Run.open_optimizer
+    monkeypatch.setattr(Run, "open_optimizer", lambda run: before_training.append(len(steps)) or open_optimizer(run))
+    workflow.run()
+    assert len(steps) == training.get_progress_steps() == 100
+    assert 10 <= before_training[0] <= 50, "images were checked"
+
+
+def test_the_engine_measures_the_time_of_a_run(workflow, training, three_digits):
+    training.set_parameters({"dataset_folder": str(three_digits), "epochs": 1})
+    began = time.monotonic()
+    workflow.run()
+    assert 0 < training.get_elapsed_time() / 1000 <= time.monotonic() - began
+
+
+def test_the_figures_of_a_run_are_those_of_its_files(workflow, training, three_digits):
+    assert training.get_metrics() == {}
+    training.set_parameters({"dataset_folder": str(three_digits)})
+    workflow.run()
+    figures = training.get_metrics()
+    run_folder = Path(figures["run_folder"])
+    written = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert figures["checkpoint"] == training.get_checkpoint()
+    assert Path(figures["report"]).is_file()
+    assert figures["metrics"]["accuracy"] == written["validation"]["accuracy"]
+    assert figures["test_accuracy"] == figures["test_metrics"]["accuracy"] == written["test"]["accuracy"]
+    assert json.loads(json.dumps(figures)) == figures
+    training.set_parameters({"evaluate_only": True, "model_weight_file": training.get_checkpoint()})
+    workflow.run()
+    assert training.get_metrics()["metrics"]["accuracy"] == figures["test_accuracy"]
+    assert Path(training.get_metrics()["report"]).is_file()
 
 
 def test_construction_is_quick_and_starts_nothing(run_script):
