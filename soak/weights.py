@@ -113,10 +113,10 @@ def read_under_limit(paths: list[str]) -> list[dict[str, Any]]:
     import resource
     import time
 
-    import openvino  # noqa: F401 - part of the process before the limit is set
     import psutil
     import torch  # noqa: F401
 
+    import resnetkit.runtimes.openvino_runtime  # noqa: F401 - part of the process before the limit is set
     from resnetkit.weights.checkpoint import open_weights
     from resnetkit.weights.errors import WeightsError
     from resnetkit.weights.models import build_model

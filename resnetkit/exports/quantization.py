@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnetkit.machine.imports import without_telemetry
+
 if TYPE_CHECKING:
     import openvino as ov
 
@@ -86,7 +88,7 @@ def _imported_quietly() -> Iterator[None]:
     previous = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"  # no telemetry
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_telemetry():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Importing large libraries: ahead of time, and without Python's search for garbage."""
+"""Importing large libraries: ahead of time, without Python's search for garbage, and without what reports on users."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+
+_TELEMETRY = "openvino_telemetry"
+_without_telemetry_lock = threading.RLock()
 
 
 @contextmanager
@@ -28,6 +31,24 @@ def pause_garbage_collection() -> Iterator[None]:
             gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import OpenVINO, or what imports it, as where its package for telemetry is not installed.
+
+    With that package, importing OpenVINO or NNCF forks the process, asks for the name of an analytics host, posts to
+    it and writes an identity into `~/intel`. Both go on without it, by a stub of their own.
+    """
+    with _without_telemetry_lock:
+        is_loaded, loaded = _TELEMETRY in sys.modules, sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python's sign for what cannot be imported
+        try:
+            yield
+        finally:
+            del sys.modules[_TELEMETRY]
+            if is_loaded:
+                sys.modules[_TELEMETRY] = loaded  # type: ignore[assignment]
 
 
 def start_importing(modules: Sequence[str]) -> None:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from resnetkit.formats.graph_file import MAX_BYTES, read_graph_file
 from resnetkit.formats.tensors import FormatError
 from resnetkit.machine.files import atomic_path, read_file
+from resnetkit.machine.imports import without_telemetry
 from resnetkit.runtimes.network import NetworkSource, summarize_error
 from resnetkit.weights.architectures import ARCHITECTURES, Architecture
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
+
+with without_telemetry():
+    import openvino as ov
+    from openvino import opset13 as ops
 
 #: Part of the cache's key: raise it when the same weights come to mean another graph.
 GRAPH_VERSION = 1

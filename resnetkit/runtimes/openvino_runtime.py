@@ -7,11 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
+from resnetkit.machine.imports import without_telemetry
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
+
+with without_telemetry():
+    import openvino as ov
 
 _DEVICE = "CPU"
 #: Our names of OpenVINO's types, with the capability that says the CPU has them; fastest first.

@@ -1,0 +1,64 @@
+"""Nothing happens behind the user's back: no process, no name looked up, no file outside the Ikomia folder."""
+
+from __future__ import annotations
+
+import pytest
+
+ANSWER = """
+from resnetkit.answers.loader import Loader
+from resnetkit.parameters.inference import InferParameters
+
+model = Loader().load(InferParameters().updated({"model_weight_file": sys.argv[1], "runtime": "openvino"}))
+assert model.runtime.name == "openvino"
+"""
+QUANTIZE = """
+import numpy as np
+from resnetkit.exports.quantization import quantize_graph
+from resnetkit.runtimes.network import NetworkSource
+from resnetkit.runtimes.openvino_graph import build_graph
+from resnetkit.weights.checkpoint import open_weights
+
+read = open_weights(Path(sys.argv[1])).read_state_dict
+graph = build_graph(NetworkSource("resnet18", 3, False, (0.5,) * 3, (0.2,) * 3, "", 64, read))
+quantize_graph(graph, [np.zeros((3, 64, 64), np.uint8)] * 2)
+"""
+WATCH = """
+import os, sys, time
+from pathlib import Path
+
+os.environ.pop("CI", None)  # in which telemetry hides
+WATCHED = ("os.fork", "os.forkpty", "os.posix_spawn", "socket.getaddrinfo", "socket.gethostbyname", "socket.connect")
+seen = []
+sys.addaudithook(lambda event, args: seen.append((event, str(args)[:200])) if event in WATCHED else None)
+{work}
+time.sleep(0.5)
+assert not seen, seen
+home = Path(os.environ["HOME"])
+left = [path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+assert all(path.parts[0] == "Ikomia" for path in left), left
+"""
+
+
+@pytest.mark.parametrize("work", [ANSWER, QUANTIZE], ids=["answer", "quantization"])
+def test_no_telemetry_runs(work, checkpoint_path, run_script):
+    run_script(WATCH.replace("{work}", work), [str(checkpoint_path)])
+
+
+def test_the_package_for_telemetry_stays_importable(run_script):
+    run_script(
+        """
+import sys
+from resnetkit.machine.imports import without_telemetry
+
+with without_telemetry():
+    try:
+        import openvino_telemetry
+    except ImportError:
+        pass
+    else:
+        raise AssertionError("it was imported")
+assert "openvino_telemetry" not in sys.modules
+import resnetkit.runtimes.openvino_runtime
+import openvino_telemetry
+"""
+    )
