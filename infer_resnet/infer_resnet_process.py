@@ -58,7 +58,7 @@ class InferResnetParam(ParametersAdapter, core.CWorkflowTaskParam):
             if self.values.class_file and (class_file := resolve_path(self.values.class_file)).is_file():
                 strings["class_file"] = str(class_file)
         if self.values.model_weight_file:
-            from resnetkit.weights.portable import list_model_files
+            from resnetkit.answers.portable import list_model_files
 
             for number, path in enumerate(list_model_files(self.values.model_weight_file)):
                 strings[f"{_PART}{number + 1}" if number else "model_weight_file"] = str(path)

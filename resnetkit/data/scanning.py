@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
-from resnetkit.data.workers import MAX_THREADS
 from resnetkit.images.inspection import Finding, Inspections
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import read_image
@@ -25,13 +23,10 @@ from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import to_encodable
-from resnetkit.machine.threads import compute_alone, count_cores
+from resnetkit.machine.threads import map_in_threads
 from resnetkit.sources.names import SPLITS
 
 logger = get_logger()
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 #: Lines about single files on the console, of one kind; the report has them all.
 MAX_WARNINGS = 20
@@ -161,37 +156,6 @@ def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_P
     for rank, share in enumerate(shares):
         facts[rank::size] = share
     return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
-
-
-def map_in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], recall: Callable[[Item], Result | None] = lambda _: None
-) -> Iterator[Result]:
-    """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon.
-
-    What `recall` knows already takes no thread: to hand it over would take longer.
-    """
-    size = min(count_cores(), MAX_THREADS)
-    executor = ThreadPoolExecutor(size, "checking", initializer=compute_alone)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            known = recall(item)
-            if known is not None and not waiting:
-                yield known
-                continue
-            waiting.append(executor.submit(function, item) if known is None else _wrap(known))
-            if len(waiting) > 4 * size:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _wrap(result: Result) -> Future[Result]:
-    future: Future[Result] = Future()
-    future.set_result(result)
-    return future
 
 
 def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:

@@ -22,12 +22,10 @@ import numpy as np
 from resnetkit.data.views import ImageMemory, ViewMaker
 from resnetkit.images.pixels import ImageError
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.threads import compute_alone, count_cores
+from resnetkit.machine.threads import MAX_THREADS, compute_alone, count_cores
 
 logger = get_logger()
 
-#: Threads that read images; more would only wait for the disk or for memory.
-MAX_THREADS = 8
 _CLOSE_TIMEOUT_S = 5
 # The first line drops the current folder from the search path before anything is imported from it.
 _COMMAND = """\

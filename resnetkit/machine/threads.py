@@ -6,11 +6,20 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 from resnetkit.machine.ranks import count_neighbours
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Threads that read images; more would only wait for the disk or for memory.
+MAX_THREADS = 8
 
 
 def count_cores() -> int:
@@ -106,3 +115,34 @@ def _find_library() -> ctypes.CDLL | None:
     for function in (library.omp_set_dynamic, library.omp_set_num_threads):
         function.argtypes, function.restype = [ctypes.c_int], None
     return library
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], recall: Callable[[Item], Result | None] = lambda _: None
+) -> Iterator[Result]:
+    """Yield what a function makes of each item, in order; only a few are begun ahead, so that a stop is soon.
+
+    What `recall` knows already takes no thread: to hand it over would take longer.
+    """
+    size = min(count_cores(), MAX_THREADS)
+    executor = ThreadPoolExecutor(size, "images", initializer=compute_alone)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            known = recall(item)
+            if known is not None and not waiting:
+                yield known
+                continue
+            waiting.append(executor.submit(function, item) if known is None else _wrap(known))
+            if len(waiting) > 4 * size:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _wrap(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future

@@ -26,8 +26,9 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import fix_thread_count
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.feature_parts import remove_parts
+from resnetkit.training.opening import open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
-from resnetkit.training.run import Run, open_run
+from resnetkit.training.run import Run
 from resnetkit.training.state import Row, find_best
 from resnetkit.training.tracking import Tracker, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
@@ -154,8 +155,8 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
     learner, recipe = run.learner, run.recipe
     num_batches = learner.count_batches()
     figures = _Figures()
-    title, share = f"epoch {epoch + 1}/{recipe.epochs}", 1 / (recipe.epochs - epoch)
-    with run.progress.show(title, num_batches, "batch", share) as bar:
+    title, part = f"epoch {epoch + 1}/{recipe.epochs}", 1 / (recipe.epochs - epoch)
+    with run.progress.show(title, num_batches, "batch", part) as bar:
         learner.module.train()
         for batch, (inputs, targets, share) in enumerate(take_batches(run, epoch)):
             step = epoch * num_batches + batch

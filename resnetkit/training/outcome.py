@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,15 @@ from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
 from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.evaluation.judging import Judgement, judge
-from resnetkit.exports.export import ExportedFile, ExportError
+from resnetkit.exports.export import (
+    CHECKED_IF_SAME,
+    ExportedFile,
+    ExportError,
+    export_int8,
+    export_onnx,
+    export_openvino,
+    export_pth,
+)
 from resnetkit.learners.label_check import LabelCheck, check_labels
 from resnetkit.learners.learner import Predictions
 from resnetkit.machine.files import atomic_path, write_json
@@ -29,17 +37,18 @@ from resnetkit.results.pictures import collect_samples
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, SplitFigures, write_report
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
-from resnetkit.training.exports import export_model
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
 from resnetkit.training.state import Row, find_best
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
+from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import load_model
 
 logger = get_logger()
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.npz"
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
     failure: ExportError | DatasetError | None = None
     exports: list[ExportedFile] = []
     try:
-        exports = export_model(run, model, metadata)
+        exports = _export(run, model, metadata)
     except (ExportError, DatasetError) as error:  # figures and report of a finished training are not lost with it
         failure = error
     run.timings["exports"] = time.monotonic() - started
@@ -257,6 +266,49 @@ def _get_splits(run: Run) -> dict[str, Sequence[Sample]]:
 
 def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
     return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
+
+
+def _export(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[ExportedFile]:
+    """Write the formats that the parameters ask for; a stop on request leaves those that are complete.
+
+    Raises:
+        ExportError: A file could not be written, or answers differently from PyTorch.
+    """
+    parameters, val = run.parameters, run.splits.open("val")
+    exports = {
+        "export_pth": export_pth,
+        "export_onnx": export_onnx,
+        "export_openvino": export_openvino,
+    }
+    wanted = [export for name, export in exports.items() if getattr(parameters, name)]
+    written = []
+    if wanted:
+        # The images stand class after class: take some of every class.
+        count = CHECKED_IF_SAME if wanted == [export_pth] else _BATCH_SIZE
+        indices = np.unique(np.linspace(0, len(run.dataset.val) - 1, count).astype(int))
+        try:
+            batch = next(val.plain(_BATCH_SIZE, indices.tolist()))
+        except (DatasetError, StopIteration) as error:
+            raise ExportError("no export was written: the validation images can no longer be read") from error
+        for export in wanted:
+            run.progress.check()
+            written.append(export(run.folder, model, metadata, batch.images))
+    if parameters.export_pth and parameters.small_input_stem:
+        logger.warning(
+            "%s.pth has the small-image stem; plain torchvision cannot load it, infer_resnet can",
+            parameters.model_name,
+        )
+    if parameters.export_int8:
+        run.progress.check()
+        written.append(export_int8(run.folder, model, metadata, _read_images(run), val.plain(_BATCH_SIZE)))
+    return written
+
+
+def _read_images(run: Run) -> Iterator[torch.Tensor]:
+    """Yield training images, (3, S, S) uint8, in an order that mixes the classes."""
+    order = torch.randperm(len(run.dataset.train), generator=torch.Generator().manual_seed(run.parameters.seed))
+    for batch in run.splits.open("train").plain(_BATCH_SIZE, order.tolist()):
+        yield from batch.images
 
 
 def _write_metrics(run: Run, result: TrainingResult, exports: Sequence[ExportedFile], labels: LabelCheck) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,9 +276,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read_image = scanning.read_image
 
-    def notice(path: Path, max_megapixels: float) -> np.ndarray:
+    def notice(path: Path, **options: Any) -> np.ndarray:
         names.append(path.name)
-        return read_image(path, max_megapixels)
+        return read_image(path, **options)
 
     monkeypatch.setattr(scanning, "read_image", notice)
     return names

@@ -11,7 +11,7 @@ import pytest
 
 from resnetkit.data.dataset import DatasetError
 from resnetkit.machine.progress import Progress
-from resnetkit.training import run
+from resnetkit.training import opening
 from resnetkit.training.loop import train
 from resnetkit.training.state import read_state
 from resnetkit.weights.checkpoint import open_weights
@@ -45,14 +45,14 @@ def test_a_data_set_that_vanishes_is_one_sentence_and_training_goes_on_later(fol
 def test_a_data_set_that_vanishes_before_its_features_is_one_sentence(
     folder, make_parameters, backbone, tmp_path, monkeypatch
 ):
-    measure = run.measure_files
+    measure = opening.measure_files
 
     def lose(dataset):
         measured = measure(dataset)
         shutil.rmtree(folder)
         return measured
 
-    monkeypatch.setattr(run, "measure_files", lose)
+    monkeypatch.setattr(opening, "measure_files", lose)
     with pytest.raises(DatasetError, match=r"is no longer there.*resume_from=.* begins the first again"):
         train(make_parameters(feature_extract=True, model_weight_file=str(backbone)), folder)
 
@@ -71,14 +71,14 @@ def test_half_a_validation_split_chooses_nothing(folder, make_parameters, tmp_pa
 
 def test_an_image_that_vanishes_before_it_is_hashed_is_left_out(folder, make_parameters, monkeypatch, caplog):
     victim = sorted((folder / "train" / "1").iterdir())[0]
-    check = run.check_images
+    check = opening.check_images
 
     def lose(*arguments):
         checked = check(*arguments)
         victim.unlink()
         return checked
 
-    monkeypatch.setattr(run, "check_images", lose)
+    monkeypatch.setattr(opening, "check_images", lose)
     result = train(make_parameters(epochs=1), folder)
     assert f"left out '{victim}': it vanished since it was checked" in caplog.text
     assert json.loads((result.folder / "metrics.json").read_text(encoding="utf-8"))["images"]["train"] == 32

@@ -12,7 +12,7 @@ from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.training.loop import take_batches
-from resnetkit.training.run import open_run
+from resnetkit.training.opening import open_run
 
 
 def get_gradients(module):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from resnetkit.data.dataset import Dataset
-from resnetkit.data.scanning import map_in_threads
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.ranges import Values, find_common_range, measure_values
 from resnetkit.images.reading import read_depth, read_values
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import map_in_threads
 
 logger = get_logger()
 
@@ -21,21 +20,20 @@ _SHALLOW_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
 _MAX_MEASURED = 1000
 
 
-def find_value_range(dataset: Dataset, max_megapixels: float, progress: Progress) -> ValueRange | None:
+def find_value_range(paths: Iterable[Path], max_megapixels: float, progress: Progress) -> ValueRange | None:
     """Find what is black and what is white in the training images of more than 8 bits.
 
     Files say how many bits they use, or their values show it, but for a few pixels of a few images.
 
     Args:
-        dataset: Its training split is looked at.
+        paths: The training images.
         max_megapixels: Larger images are left out.
         progress: Shows a bar, and may stop between two images.
 
     Returns:
         Black and white; None where all images have 8 bits, or one range cannot serve both integers and floats.
     """
-    paths = [sample.path for sample in dataset.train if sample.path.suffix.lower() not in _SHALLOW_SUFFIXES]
-    chosen = _spread(paths)
+    chosen = _spread([path for path in paths if path.suffix.lower() not in _SHALLOW_SUFFIXES])
     if not chosen:
         return None
 

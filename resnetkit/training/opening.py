@@ -1,0 +1,218 @@
+"""A training opened from nothing or from an earlier run folder: everything that can be wrong is looked at first."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from resnetkit.data.dataset import Dataset, read_dataset
+from resnetkit.data.identity import hash_dataset, measure_files
+from resnetkit.data.scanning import check_images
+from resnetkit.data.splitting import SPLIT_RULE
+from resnetkit.images.pixels import ValueRange
+from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.ranges import parse_value_range
+from resnetkit.learners.finetuning import NetworkLearner
+from resnetkit.learners.head import HeadLearner
+from resnetkit.learners.initialization import Start, initialize
+from resnetkit.learners.learner import ImageSplits, Learner
+from resnetkit.learners.optimization import (
+    Loss,
+    choose_numerics,
+    compute_class_weights,
+)
+from resnetkit.learners.recipe import Recipe, choose_recipe
+from resnetkit.learners.sharing import check_folder_is_seen, check_processes
+from resnetkit.machine import ranks
+from resnetkit.machine.files import resolve_path, write_text
+from resnetkit.machine.progress import Progress
+from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.sources.brightness import find_value_range
+from resnetkit.training.run import Run
+from resnetkit.training.run_folder import (
+    RunFolderLock,
+    create_named_run_folder,
+    create_run_folder,
+    prepare_output_folder,
+    remove_temporary_files,
+)
+from resnetkit.training.state import (
+    STATE_FILE,
+    Circumstances,
+    TrainingState,
+    check_circumstances,
+    check_resumable,
+    check_weights,
+    read_recipe,
+    read_state,
+    write_state,
+)
+from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
+from resnetkit.weights.metadata import find_preprocessing
+
+DATA_REPORT_FILE = "data_report.json"
+
+
+def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
+    """Check everything that can be wrong, then make the run folder, or take up the one to resume; it is locked.
+
+    Raises:
+        ValueError: Parameters, data set or weights file are not usable; nothing was written.
+        OSError: The output folder cannot be written to.
+    """
+    parameters.check_consistency()
+    if parameters.evaluate_only:
+        raise ParameterError("'evaluate_only' trains nothing; expected False, got True; `resnetkit evaluate` evaluates")
+    if parameters.run_folder and ranks.share((resolve_path(parameters.run_folder) / STATE_FILE).is_file()):
+        parameters = parameters.updated({"resume_from": parameters.run_folder})
+    lock = None
+    if (
+        ranks.is_first()
+        and parameters.resume_from
+        and (folder := resolve_path(parameters.resume_from).resolve()).is_dir()
+    ):
+        lock = RunFolderLock(folder)
+    try:
+        run = _open_run(parameters, source, progress)
+        run.lock = lock or (RunFolderLock(run.folder) if ranks.is_first() else None)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return run
+
+
+def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
+    earlier_folder = resolve_path(parameters.resume_from).resolve() if parameters.resume_from else None
+    split_rule = SPLIT_RULE
+    if earlier_folder is None:
+        output_folder = _prepare_output(parameters)
+    else:
+        check_folder_is_seen(earlier_folder / STATE_FILE)
+        earlier, output_folder = read_state(earlier_folder), earlier_folder.parent
+        check_resumable(earlier, parameters)
+        split_rule = earlier.split_rule
+    dataset = read_dataset(source, parameters.val_split, parameters.seed, split_rule, output_folder)
+    progress.check()  # before weights are downloaded
+    start = initialize(parameters, dataset.classes)
+    kept = _find_preprocessing(earlier_folder, earlier) if earlier_folder is not None else None
+    value_range = kept.value_range if kept else _find_value_range(start, parameters, dataset, progress)
+    start = replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
+    recipe = choose_recipe(parameters, len(dataset.train))
+    check_processes(parameters, dataset, start, recipe)
+    if earlier_folder is not None:
+        # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
+        recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
+    splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
+    began = time.monotonic()
+    dataset, report = check_images(
+        dataset, parameters.max_image_megapixels, progress, splits.keep, start.preprocessing.value_range
+    )
+    timings = {"checking": time.monotonic() - began}
+    dataset, sizes = measure_files(dataset)
+    splits.dataset = dataset
+    learner = _open_learner(parameters, recipe, start, splits)
+    content = hash_dataset(dataset, sizes)
+    ranks.check_agreement(**{"data set": content})
+    numerics, threads = ranks.share((learner.numerics, torch.get_num_threads()))
+    state = TrainingState(
+        parameters.model_dump(),
+        Circumstances(content, start.content_hash, numerics, threads, ranks.get_size()),
+        dataset.classes,
+        weights=learner.module.state_dict(),
+        recipe=recipe.to_dict(),
+        split_rule=split_rule,
+    )
+    if earlier_folder is None:
+        folder = _create_folder(parameters, output_folder, state)
+    else:
+        folder = earlier_folder
+        state = _take_up(earlier_folder, earlier, state, learner)
+    if ranks.is_first():
+        write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
+    return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+
+
+def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: Learner) -> TrainingState:
+    """Go on from an earlier state, under the parameters of now.
+
+    Raises:
+        ValueError: Something that the result depends on has changed.
+    """
+    check_circumstances(earlier, now.circumstances)
+    if ranks.is_first():
+        remove_temporary_files(folder)
+    state = replace(earlier, parameters=now.parameters)
+    check_weights(state, learner.module)
+    learner.module.load_state_dict(dict(state.weights))
+    return state
+
+
+def _prepare_output(parameters: TrainParameters) -> Path:
+    """Return what a new run's files lie in, and is no part of the data set; the first process proves that it can write.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    if parameters.run_folder:
+        return resolve_path(parameters.run_folder)
+    return prepare_output_folder(parameters.output_folder)
+
+
+def _create_folder(parameters: TrainParameters, output_folder: Path, state: TrainingState) -> Path:
+    """Make the run folder: the first process does, and all have to see it.
+
+    Raises:
+        OutputError: It cannot be made.
+        JointError: A process does not see it.
+    """
+    folder = None
+    if ranks.is_first() and parameters.run_folder:
+        folder = create_named_run_folder(output_folder, lambda folder: write_state(folder, state))
+    elif ranks.is_first():
+        folder = create_run_folder(output_folder, parameters.model_name, lambda folder: write_state(folder, state))
+    folder = ranks.share(folder)
+    assert folder is not None
+    check_folder_is_seen(folder / STATE_FILE)
+    return folder
+
+
+def _find_preprocessing(folder: Path, state: TrainingState) -> Preprocessing | None:
+    """Return the preprocessing of a run that goes on; None where it saved nothing yet, and is to find the same again.
+
+    Runs from before there were brightness ranges have guessed it from each image, and go on to.
+    """
+    kept = find_preprocessing(folder / BEST_CHECKPOINT)
+    if kept is None and "value_range" not in state.parameters:
+        weights = open_weights(folder / BEST_CHECKPOINT) if (folder / BEST_CHECKPOINT).is_file() else None
+        kept = weights.preprocessing if weights is not None else None
+    return kept
+
+
+def _find_value_range(
+    start: Start, parameters: TrainParameters, dataset: Dataset, progress: Progress
+) -> ValueRange | None:
+    """Return the declared brightness range, or that of the data set; where it needs none, the weights' own."""
+    found = parse_value_range(parameters.value_range)
+    if found is None:
+        found = find_value_range((sample.path for sample in dataset.train), parameters.max_image_megapixels, progress)
+    return start.preprocessing.value_range if found is None else found
+
+
+def _open_learner(parameters: TrainParameters, recipe: Recipe, start: Start, splits: ImageSplits) -> Learner:
+    if parameters.feature_extract:
+        return HeadLearner(start, splits, parameters, recipe)
+    numerics = choose_numerics(parameters.device, parameters.precision)
+    return NetworkLearner(start, splits, parameters, recipe, numerics)
+
+
+def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:
+    labels = np.array([sample.label for sample in dataset.train])
+    return compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
