@@ -23,6 +23,7 @@ from resnetkit.data import scanning
 from resnetkit.data.dataset import Dataset, DatasetError, read_dataset
 from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.images import inspection
+from resnetkit.machine import threads as threads_module
 from resnetkit.machine.progress import Progress, TrainingStopped
 
 
@@ -191,7 +192,7 @@ def test_looking_for_duplicates_may_stop_and_takes_several_threads(
         return hash_file(path)
 
     monkeypatch.setattr(scanning, "_hash_file", notice)
-    monkeypatch.setattr(scanning, "count_cores", lambda: 4)
+    monkeypatch.setattr(threads_module, "count_cores", lambda: 4)
     dataset = read_dataset(folder, 0.2, 0)
     running = threading.active_count()
     with pytest.raises(TrainingStopped):

@@ -12,7 +12,7 @@ from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.training import loop as training
-from resnetkit.training import run
+from resnetkit.training import opening, run
 from resnetkit.training.loop import train
 from resnetkit.training.state import find_best, read_state
 from resnetkit.weights.checkpoint import open_weights
@@ -115,6 +115,7 @@ def test_epochs_that_end_within_a_second_are_saved_together(three_digits, make_p
         saved.append(state.epoch)
         write_state(folder, state)
 
+    monkeypatch.setattr(opening, "write_state", write)
     monkeypatch.setattr(run, "write_state", write)
     for interval, expected in ((0.0, [0, 1, 2, 3]), (1000.0, [0, 1, 3])):
         monkeypatch.setattr(run, "SAVE_INTERVAL_S", interval)
