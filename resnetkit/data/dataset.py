@@ -126,6 +126,8 @@ def check_splits(dataset: Dataset) -> None:
 
 def _check_classes(source: Path, files: ClassFiles) -> None:
     classes = files["train"]
+    if not classes and any(files.values()):
+        raise DatasetError(f"'{source}' has no training images; expected some beside those to validate and test")
     for split in ("val", "test"):
         unknown = [name for name in files[split] if name not in classes]
         if unknown:

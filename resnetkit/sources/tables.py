@@ -93,8 +93,8 @@ def read_table(source: Path) -> SourceFiles:
             found.groups[image] = group or f"row {number}"  # no group: one of its own
     if "split" in columns.places:
         _check_splits_are_complete(source, rows, columns)
-    if not found.splits["train"]:
-        raise DatasetError(f"'{source}' has no rows of training images; expected path,label[,split]")
+    if not any(found.splits.values()):
+        raise DatasetError(f"'{source}' has no rows of images; expected path,label[,split]")
     return found
 
 

@@ -30,7 +30,7 @@ from resnetkit.training.opening import open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run
 from resnetkit.training.state import Row, find_best
-from resnetkit.training.tracking import Tracker, start_tracking
+from resnetkit.training.tracking import Tracker, hide_password, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
 logger = get_logger()
@@ -72,10 +72,12 @@ def _train(parameters: TrainParameters, source: Path, progress: Progress) -> Tra
     began = time.monotonic()
     if not ranks.is_first():  # the first process shows bars and keeps records
         progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
+    address = parameters.tracking
+    parameters = parameters.updated({"tracking": hide_password(address)})
     fix_thread_count()
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)
-    with closing(run), _explain_failures(run), start_tracking(parameters, run.folder) as tracker:
+    with closing(run), _explain_failures(run), start_tracking(parameters, address, run.folder) as tracker:
         run.adopt(
             run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)), time.monotonic() - began
         )

@@ -39,9 +39,10 @@ Row = dict[str, Any]
 #: data set, the first weights, device and precision came to is compared by itself, see `Circumstances`.
 FREE_PARAMETERS = frozenset(
     {
-        "dataset_folder", "model_weight_file", "device", "precision", "num_workers", "time_limit_minutes",
+        "dataset_folder", "model_weight_file", "device", "precision", "num_workers",
+        "time_limit_minutes", "early_stopping_patience", "folds",
         "output_folder", "run_folder", "resume_from", "evaluate_only",
-        "folds", "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
+        "tracking", "export_pth", "export_onnx", "export_openvino", "export_int8",
     }
 )  # fmt: skip
 
@@ -292,20 +293,24 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
     More epochs are fine where the learning rate does not depend on their number.
 
     Raises:
-        ParameterError: A parameter differs; the message names it and both values.
+        ParameterError: Parameters differ; the message names all of them, with both values.
     """
+    differing, hint = {}, "give the run's own values, or start a new run"
     for name, value in parameters.model_dump().items():
         # A parameter that is younger than the run means what training did before there was one.
         before = state.parameters.get(name, value)
         if name in FREE_PARAMETERS or value == before:
             continue
-        hint = "give the run's own value, or start a new run"
         if name == "epochs":
             is_free = parameters.optimizer != "auto" and parameters.scheduler == "constant"
             if is_free and isinstance(before, int) and value > before:
                 continue
             hint += "; only more epochs of sgd or adamw under scheduler=constant leave the earlier ones as they were"
-        raise ParameterError(f"'resume_from' continues a run with {name}={before}, got {name}={value}; {hint}")
+        differing[name] = before, value
+    if differing:
+        expected = ", ".join(f"{name}={before}" for name, (before, _) in differing.items())
+        got = ", ".join(f"{name}={value}" for name, (_, value) in differing.items())
+        raise ParameterError(f"'resume_from' continues a run with {expected}; got {got}; {hint}")
 
 
 def check_circumstances(state: TrainingState, now: Circumstances) -> None:

@@ -6,6 +6,7 @@ Nothing is started and no port is opened. Tracking that fails costs a warning, n
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,8 +45,8 @@ class _Backend(Protocol):
 class Tracker:
     """Hands figures to a backend until the first failure; that one is a warning."""
 
-    def __init__(self, name: str, open_backend: Callable[[], _Backend] | None) -> None:
-        self._name = name
+    def __init__(self, address: str, open_backend: Callable[[], _Backend] | None) -> None:
+        self._address = address
         self._num_rows = 0
         self._backend: _Backend | None = None
         if open_backend is not None:
@@ -94,22 +95,33 @@ class Tracker:
             self._backend = None
             logger.warning(
                 "tracking=%s failed, training goes on without it (%s: %s)",
-                self._name,
+                hide_password(self._address),
                 type(error).__name__,
-                " ".join(str(error).split())[:300],
+                " ".join(str(error).replace(self._address, hide_password(self._address)).split())[:300],
             )
 
 
+def hide_password(address: str) -> str:
+    """Return the address of a server without the password that it may hold: it is for the connection alone."""
+    return re.sub(r"^(https?://[^/@]*?:)[^/]*@", r"\1***@", address)
+
+
 @contextmanager
-def start_tracking(parameters: TrainParameters, run_folder: Path) -> Iterator[Tracker]:
-    """Open the tracking that the parameters ask for; its run is ended whatever happens."""
+def start_tracking(parameters: TrainParameters, address: str, run_folder: Path) -> Iterator[Tracker]:
+    """Open a tracking; its run is ended whatever happens.
+
+    Args:
+        parameters: Those of the run, which are tracked.
+        address: The parameter `tracking` as the user gave it, with a password perhaps.
+        run_folder: Names the run.
+    """
     openers: dict[str, Callable[[], _Backend] | None] = {
         "off": None,
         "tensorboard": lambda: _TensorBoardFiles(run_folder),
         "local": lambda: _MlflowRun(get_local_store().as_uri(), run_folder.name),
     }
-    open_backend = openers.get(parameters.tracking, lambda: _open_server(parameters.tracking, run_folder.name))
-    tracker = Tracker(parameters.tracking, open_backend)
+    open_backend = openers.get(address, lambda: _open_server(address, run_folder.name))
+    tracker = Tracker(address, open_backend)
     status = "FAILED"
     try:
         tracker.log_parameters(parameters.to_strings())

@@ -17,6 +17,7 @@ from sklearn import metrics as oracle
 
 from resnetkit.answers.loader import Loader, describe
 from resnetkit.answers.model import Model
+from resnetkit.data.dataset import read_dataset
 from resnetkit.evaluation.evaluation import Evaluation, evaluate, write_evaluation
 from resnetkit.evaluation.images import describe_mismatch, find_labelled_images
 from resnetkit.evaluation.predictions import read_predictions, write_predictions
@@ -181,6 +182,15 @@ def test_which_images_are_evaluated(tmp_path: Path, folders: dict[str, str], spl
             (tmp_path / part / name / "a.png").touch()
     images = find_labelled_images(tmp_path, CLASSES, split)
     assert (images.split, {CLASSES[sample.label] for sample in images.samples}) == expected
+
+
+def test_a_table_of_test_images_alone_is_evaluated(later_images, tmp_path):
+    table = tmp_path / "later.csv"
+    rows = [f"{later_images / 'dog' / f'{index}.png'},dog,test" for index in range(2)]
+    table.write_text("path,label,split\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert [sample.label for sample in find_labelled_images(table, CLASSES).samples] == [1, 1]
+    with pytest.raises(DatasetError, match="has no training images; expected some beside those to validate and test"):
+        read_dataset(table, 0.2, 0)
 
 
 def test_a_table_is_evaluated_too(tmp_path: Path) -> None:

@@ -212,8 +212,21 @@ def test_latest_may_be_resumed(three_digits, make_parameters, tmp_path):
 )
 def test_parameters_that_change_the_result_are_refused(three_digits, make_parameters, name, value):
     folder = train(make_parameters(), three_digits).folder
-    with pytest.raises(ParameterError, match=rf"{name}=.*{name}={value};"):
+    with pytest.raises(ParameterError, match=rf"{name}=.*; got {name}={value};"):
         train(make_parameters(resume_from=str(folder), **{name: value}), three_digits)
+
+
+def test_all_parameters_that_differ_are_named_at_once(three_digits, make_parameters):
+    folder = train(make_parameters(epochs=1), three_digits).folder
+    with pytest.raises(ParameterError, match=r"batch_size=8, seed=0; got batch_size=4, seed=3; give the run's own"):
+        train(make_parameters(epochs=1, resume_from=str(folder), batch_size=4, seed=3), three_digits)
+
+
+def test_patience_may_change(three_digits, make_parameters, each_epoch_better):
+    parameters = make_parameters(epochs=2, early_stopping_patience=1)
+    first = train(parameters, three_digits)
+    changes = {"resume_from": str(first.folder), "early_stopping_patience": 0}
+    assert train(parameters.updated(changes), three_digits).folder == first.folder
 
 
 def test_another_data_set_is_refused(three_digits, digits_folder, make_parameters):

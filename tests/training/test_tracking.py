@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from resnetkit.training.loop import train
-from resnetkit.training.tracking import get_local_store
+from resnetkit.training.tracking import get_local_store, hide_password
 
 
 @pytest.fixture
@@ -104,3 +104,26 @@ def test_a_server_that_never_answers_costs_seconds(three_digits, make_parameters
     assert time.monotonic() - began < 60  # mlflow's own patience is 247 s
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert not any(name.startswith("MLFLOW_HTTP") for name in os.environ)
+
+
+def test_a_password_is_for_the_connection_alone(three_digits, make_parameters, capfd, caplog):
+    address = f"http://ada:s3cr3t@127.0.0.1:{free_port()}"
+    caplog.set_level(logging.DEBUG, "resnetkit")
+    result = train(make_parameters(tracking=address, epochs=1), three_digits)
+    written = b"".join(path.read_bytes() for path in result.folder.rglob("*") if path.is_file())
+    assert b"s3cr3t" not in written
+    assert b"http://ada:***@127.0.0.1" in written
+    assert "tracking=http://ada:***@127.0.0.1" in caplog.text
+    assert "s3cr3t" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://ada:p@ss@host/x", "https://ada:***@host/x"),
+        ("http://host:5000/a@b:c", "http://host:5000/a@b:c"),
+        ("local", "local"),
+    ],
+)
+def test_only_a_password_is_hidden(address, shown):
+    assert hide_password(address) == shown
