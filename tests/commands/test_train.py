@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from resnetkit.__main__ import main
-from resnetkit.training import loop
 
 COMMAND = [sys.executable, "-m", "resnetkit", "train"]
 OPTIONS = (
@@ -170,19 +169,25 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_stop_before_training_begins_has_nothing_to_go_on_with(three_digits, tmp_path, capsys, monkeypatch):
-    real = loop.train
+STOPPED_AT_ONCE = """
+import signal
+import sys
+from resnetkit.__main__ import main
+from resnetkit.training import loop
+def train(*arguments, real=loop.train):
+    signal.raise_signal(signal.SIGTERM)
+    return real(*arguments)
+loop.train = train
+sys.exit(main(sys.argv[1:]))
+"""
 
-    def train(*arguments):
-        signal.raise_signal(signal.SIGTERM)
-        return real(*arguments)
 
-    monkeypatch.setattr(loop, "train", train)
-    assert main(["train", str(three_digits), *OPTIONS, "--output-folder", str(tmp_path)]) == 143
-    assert capsys.readouterr().err.endswith(
-        "resnetkit train: stopped on request before training began; nothing was written\n"
-    )
-    assert not list(tmp_path.glob("*_resnet18"))
+def test_a_stop_before_training_begins_has_nothing_to_go_on_with(three_digits, tmp_path):
+    words = ["train", str(three_digits), *OPTIONS, "--output-folder", str(tmp_path / "runs")]
+    ended = run([sys.executable, "-c", STOPPED_AT_ONCE, *words], tmp_path)
+    assert ended.status == 143
+    assert ended.stderr.endswith("resnetkit train: stopped on request before training began; nothing was written\n")
+    assert not list(tmp_path.glob("runs/*_resnet18"))
 
 
 def test_a_data_set_or_weights_file_that_cannot_be_used_is_wrong_use(three_digits, tmp_path, capsys):
