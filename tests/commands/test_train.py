@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from resnetkit.__main__ import main
+from resnetkit.training import loop
 
 COMMAND = [sys.executable, "-m", "resnetkit", "train"]
 OPTIONS = (
@@ -173,6 +174,7 @@ STOPPED_AT_ONCE = """
 import signal
 import sys
 from resnetkit.__main__ import main
+from resnetkit.training import loop
 from resnetkit.training import loop
 def train(*arguments, real=loop.train):
     signal.raise_signal(signal.SIGTERM)
