@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _TELEMETRY = "openvino_telemetry"
+_importing: list[threading.Thread] = []
 _without_telemetry_lock = threading.RLock()
 
 
@@ -56,7 +57,19 @@ def start_importing(modules: Sequence[str]) -> None:
 
     Importing holds Python's lock and one core; a network holds neither the lock nor, while images are read, all cores.
     """
-    threading.Thread(target=_import_all, args=(modules,), name="importing").start()
+    thread = threading.Thread(target=_import_all, args=(modules,), name="importing")
+    _importing.append(thread)
+    thread.start()
+
+
+def finish_importing() -> None:
+    """Wait for what is being imported; do so before it is used.
+
+    `from package import module` does not wait for a module that another thread has begun to import, but takes it as it
+    is: torchvision.models without its functions was seen.
+    """
+    while _importing:
+        _importing.pop().join()
 
 
 def _import_all(modules: Sequence[str]) -> None:

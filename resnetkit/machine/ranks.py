@@ -116,7 +116,8 @@ def join() -> Iterator[None]:
         yield
     except BaseException:
         # NCCL would wait for the others before it lets go, and they perhaps for us.
-        _close_group(is_orderly=dist.get_backend() == "gloo")
+        if _group.size > 1:
+            _close_group(is_orderly=dist.get_backend() == "gloo")
         raise
     else:
         leave()

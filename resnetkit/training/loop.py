@@ -21,6 +21,7 @@ from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
 from resnetkit.machine import ranks
+from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import fix_thread_count
@@ -98,6 +99,7 @@ def _train(parameters: TrainParameters, source: Path, progress: Progress) -> Tra
         run.timings["training"] = sum(row["seconds"] for row in run.state.history)
         if run.is_head_kept:
             reason += "; the solved head before them was better on the validation images and is kept"
+        finish_importing()
         result = conclude(run, reason, began)
         remove_parts(run.folder)
         tracker.log_result(result)

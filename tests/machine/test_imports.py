@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 
-from resnetkit.machine.imports import pause_garbage_collection
+from resnetkit.machine.imports import finish_importing, pause_garbage_collection, start_importing
 
 
 def is_old(thing: object) -> bool:
@@ -26,3 +27,14 @@ def test_without_an_import_objects_stay_young_and_their_garbage_is_found():
     with pause_garbage_collection():
         thing: list[object] = []
     assert not is_old(thing)
+
+
+def test_what_is_being_imported_is_whole_afterwards(tmp_path, monkeypatch):
+    (tmp_path / "slow_package").mkdir()
+    (tmp_path / "slow_package" / "__init__.py").touch()
+    (tmp_path / "slow_package" / "part.py").write_text("import time\ntime.sleep(0.3)\nname = 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    start_importing(["slow_package.part", "no_such_module_at_all"])
+    finish_importing()
+    assert sys.modules["slow_package.part"].name == 1
+    finish_importing()  # nothing is left
