@@ -219,6 +219,7 @@ def run_command(words: Sequence[str], folder: Path, variables: Mapping[str, str]
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install '.[scale]'")
+@pytest.mark.skipif("RAY_TESTS" not in os.environ, reason="Ray takes 90 seconds: RAY_TESTS=1 make test")
 def test_ray_loses_but_the_deadly_part_and_the_other_engine_does_it(checkpoint_path, pictures, tmp_path):
     source = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     shutil.copy(source / "0-damaged.png", source / "1-deadly.png")
