@@ -43,8 +43,7 @@ def _get_download_folder() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     root = Path(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))))  # noqa: PTH111, PTH118
     if not root.is_absolute():  # "~" of a user without a home folder
-        root = get_ikomia_root() / "Models" / "torch"
-        return root / "checkpoints"
+        return get_ikomia_root() / "Models" / "torch" / "checkpoints"
     return root / "hub" / "checkpoints"
 
 
