@@ -16,13 +16,13 @@ from soak.material import FULL_TRAINING, get_head_training, write_digits, write_
 from soak.record import Finding
 from soak.run_files import compare_runs, find_damage, find_run, list_temporary
 
-TITLE = "Training that is killed loses nothing but its last epoch and the second before it"
+TITLE = "Training that is killed loses nothing but its last epoch and five seconds before it"
 CLAIM = """
 Every file of a run is written under another name, flushed to the disk, and then renamed. Training runs of a resnet18
 (images of 32x32 pixels; the whole network for 4 epochs, the head alone for 8) were killed with SIGKILL, and every file
 that was left was read; then each run was resumed, and what it came to was compared with a run that nobody interrupted:
-weights, optimizer, predictions and all figures, bit for bit, timings and dates aside. Epochs that end within a second
-are saved together, so those of the whole network, which usually take longer, were told to be saved one by one.
+weights, optimizer, predictions and all figures, bit for bit, timings and dates aside. Epochs that end within five
+seconds are saved together, so those of the whole network, which may take longer, were told to be saved one by one.
 """
 
 TIMEOUT_S = 180

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
-from resnetkit.learners.optimization import Numerics
-from resnetkit.learners.recipe import Recipe, count_views
+from resnetkit.learners.optimization import Numerics, WeightAverage
+from resnetkit.learners.recipe import Recipe, choose_epochs, count_views, lengthen
 from resnetkit.learners.sharing import average_statistics, connect, gather_predictions, share_out
 from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
-from resnetkit.weights.models import load_model
+from resnetkit.weights.models import load_model, skip_padding
 
 #: Images of one forward pass without gradients; of more, what layers pass on no longer fits a CPU's caches.
 EVALUATION_BATCH_SIZE = 16
@@ -44,6 +44,7 @@ class NetworkLearner:
         # The starting weights stay what they are: train on a copy.
         weights = {name: tensor.clone() for name, tensor in start.state_dict.items()}
         model = load_model(parameters.model_name, weights, parameters.small_input_stem).requires_grad_(True)
+        skip_padding(model)
         self.module = model.to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.numerics = f"torch {numerics.device} {numerics.precision}"
         self._numerics = numerics
@@ -52,6 +53,7 @@ class NetworkLearner:
         self._recipe = recipe
         self._start = start
         self._connected: nn.Module | None = None
+        self._average = WeightAverage(self.module, recipe.average_share) if recipe.average_share else None
 
     def prepare(self, folder: Path, progress: Progress, is_resumed: bool) -> Preparation:
         """Start from a solved head, where the recipe says so, and find out whether mirrored images keep their class.
@@ -96,15 +98,26 @@ class NetworkLearner:
         figures = {"train_loss": chosen.train_loss, "val_loss": chosen.val_loss, "val_accuracy": chosen.val_accuracy}
         return Preparation(self._recipe, (figures, weights))
 
-    def review(self, num_epochs: int, progress: Progress) -> Recipe:
+    def review(self, epoch: int, accuracy: float, progress: Progress) -> Recipe:
         """Find out after a third of the epochs whether mirrored images keep their class, where no solved head could.
 
-        On photographs of objects the mirror lowered the validation loss from 1.54 to 1.47.
+        On photographs of objects the mirror lowered the validation loss from 1.54 to 1.47. Then is also the time to
+        see how hard the data are, see `lengthen`.
         """
-        if self._is_mirror_open and num_epochs >= math.ceil(_REVIEW_SHARE * self._recipe.epochs):
+        due = math.ceil(_REVIEW_SHARE * self._recipe.epochs)
+        if self._is_mirror_open and epoch >= due:
             predictions = self.predict("val", progress)
             self._choose_mirror(predictions, self._predict("val", progress, is_mirrored=True).logits)
+        if epoch == due and self._is_length_open:
+            self._recipe = lengthen(self._recipe, accuracy)
         return self._recipe
+
+    @property
+    def _is_length_open(self) -> bool:
+        if self._recipe.starts_from_solved_head or self._parameters.optimizer != "auto" or self._parameters.epochs:
+            return False
+        # Not twice; images that cannot be read, which were counted at first, make it a few more or less.
+        return self._recipe.epochs < 1.5 * choose_epochs(has_weights=False, num_images=len(self._splits.dataset.train))
 
     @property
     def _is_mirror_open(self) -> bool:
@@ -146,19 +159,39 @@ class NetworkLearner:
         with self._numerics.autocast():
             return self._connected(inputs)
 
+    def finish_step(self, step: int, total_steps: int) -> None:
+        """Let the average take up the weights."""
+        if self._average is not None:
+            self._average.update(self.module, step, total_steps)
+
+    def get_average(self) -> Mapping[str, torch.Tensor]:
+        """Return the averaged weights; empty where they are not averaged."""
+        return {} if self._average is None else self._average.module.state_dict()
+
+    def restore(self, weights: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor]) -> None:
+        """Take weights and average of an earlier run."""
+        self.module.load_state_dict(dict(weights))
+        if self._average is not None and average:
+            self._average.restore(average)
+
+    @property
+    def _judged(self) -> nn.Module:
+        return self.module if self._average is None else self._average.module
+
     def _infer(self, inputs: torch.Tensor) -> torch.Tensor:
         with self._numerics.autocast():
-            return self.module(inputs)
+            return self._judged(inputs)
 
     def predict(self, split: str, progress: Progress) -> Predictions:
-        """Evaluate the network as it is now on `val` or `test`."""
+        """Evaluate the average of the weights, or the network as it is now, on `val` or `test`."""
         return self._predict(split, progress)
 
     def _predict(self, split: str, progress: Progress, is_mirrored: bool = False) -> Predictions:
         average_statistics(self.module)
+        average_statistics(self._judged)
         share = np.arange(len(getattr(self._splits.dataset, split)))[ranks.get_rank() :: ranks.get_size()]
         batches = progress.watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE, share))
-        self.module.eval()
+        self._judged.eval()
         num_classes = len(self._splits.dataset.classes)
         indices, labels = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         logits = [np.empty((0, num_classes), np.float32)]
@@ -171,12 +204,13 @@ class NetworkLearner:
         return gather_predictions(Predictions(np.concatenate(indices), np.concatenate(labels), np.concatenate(logits)))
 
     def load(self, model: nn.Module) -> None:
-        """Take the weights of a whole network."""
+        """Take the weights of a whole network; training has ended."""
+        self._average = None
         self.module.load_state_dict(model.state_dict())
 
     def get_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return a copy of the weights of the whole network."""
-        return {name: tensor.to("cpu", copy=True) for name, tensor in self.module.state_dict().items()}
+        """Return a copy of the weights of the whole network, as it is judged."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._judged.state_dict().items()}
 
     def close(self) -> None:
         """Close the image readers."""

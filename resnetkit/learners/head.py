@@ -176,9 +176,20 @@ class HeadLearner:
                 logits.append(self.module(torch.from_numpy(pooled)).numpy())
         return np.concatenate(logits)
 
-    def review(self, num_epochs: int, progress: Progress) -> Recipe:  # noqa: ARG002
+    def review(self, epoch: int, accuracy: float, progress: Progress) -> Recipe:  # noqa: ARG002
         """Return the recipe as it is."""
         return self._recipe
+
+    def finish_step(self, step: int, total_steps: int) -> None:
+        """Do nothing: the weights are not averaged."""
+
+    def get_average(self) -> Mapping[str, torch.Tensor]:
+        """Return no weights."""
+        return {}
+
+    def restore(self, weights: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor]) -> None:  # noqa: ARG002
+        """Take the weights of a head."""
+        self.module.load_state_dict(dict(weights))
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""

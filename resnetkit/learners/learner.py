@@ -74,8 +74,8 @@ class Learner(Protocol):
             is_resumed: Whether weights and recipe come from an earlier run and are to stay.
         """
 
-    def review(self, num_epochs: int, progress: Progress) -> Recipe:
-        """Return the recipe to go on with after so many epochs."""
+    def review(self, epoch: int, accuracy: float, progress: Progress) -> Recipe:
+        """Return the recipe to go on with after so many epochs, and this accuracy on the validation images."""
 
     def count_batches(self) -> int:
         """Return the number of steps of an epoch."""
@@ -86,8 +86,17 @@ class Learner(Protocol):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return (N, classes) logits, with gradients."""
 
+    def finish_step(self, step: int, total_steps: int) -> None:
+        """Look at the weights that the optimizer has changed in a step, counted from 0."""
+
+    def get_average(self) -> Mapping[str, torch.Tensor]:
+        """Return the moving average of the weights, as `module.state_dict()`; empty where there is none."""
+
+    def restore(self, weights: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `module.state_dict()` and `get_average()` were."""
+
     def predict(self, split: str, progress: Progress) -> Predictions:
-        """Evaluate the network as it is now on `val` or `test`."""
+        """Evaluate the network as it is now, where there is an average that, on `val` or `test`."""
 
     def load(self, model: nn.Module) -> None:
         """Take the weights of a whole network."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from resnetkit.learners.recipe import Recipe
 from resnetkit.runtimes.devices import choose_device, list_precisions
@@ -80,6 +81,41 @@ def build_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> torch.op
         betas = recipe.momentum, 0.999
         return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=is_fused)
     return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=is_fused)
+
+
+class WeightAverage:
+    """A network of the moving average of another one's weights and running statistics, which is better than each.
+
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992). At first it looks back on a few
+    steps only, so that it forgets how training began.
+
+    Args:
+        module: What is trained.
+        share: Share of all steps that it looks back on.
+    """
+
+    def __init__(self, module: nn.Module, share: float) -> None:
+        self._share = share
+        self._decay = 0.0
+        self._averaged = AveragedModel(module, multi_avg_fn=self._blend, use_buffers=True)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network of averages."""
+        return self._averaged.module
+
+    def update(self, module: nn.Module, step: int, total_steps: int) -> None:
+        """Take up the weights as they are after a step, counted from 0."""
+        self._decay = min(1 - 1 / max(1.0, self._share * total_steps), (1 + step) / (10 + step))
+        self._averaged.update_parameters(module)
+
+    def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `module.state_dict()` was."""
+        self.module.load_state_dict(dict(weights))
+        self._averaged.n_averaged.fill_(1)  # at 0 it would begin anew
+
+    def _blend(self, averages: Any, current: Any, count: Any) -> None:
+        get_ema_multi_avg_fn(self._decay)(averages, current, count)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -129,7 +129,7 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
     while (reason := ranks.share(_find_reason_to_end(run, deadline))) is None:
         try:
             row = _train_epoch(run, optimizer, run.state.epoch)
-            recipe = run.learner.review(row["epoch"], run.progress)
+            recipe = run.learner.review(row["epoch"], row["val_accuracy"], run.progress)
         except BaseException:
             run.save()
             raise
@@ -176,6 +176,7 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            learner.finish_step(step, recipe.epochs * num_batches)
 
             figures.add(loss, logits, targets, share.images)
             bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)

@@ -108,7 +108,8 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
         # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
-        recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
+        recipe = read_recipe(earlier, recipe)
+        recipe = replace(recipe, epochs=parameters.epochs or recipe.epochs)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(
@@ -151,7 +152,7 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
         remove_temporary_files(folder)
     state = replace(earlier, parameters=now.parameters)
     check_weights(state, learner.module)
-    learner.module.load_state_dict(dict(state.weights))
+    learner.restore(state.weights, state.average)
     return state
 
 

@@ -50,8 +50,8 @@ from resnetkit.weights.metadata import ModelMetadata, write_preprocessing
 CLASSES_FILE = "classes.txt"
 HISTORY_FILE = "metrics.csv"
 SAMPLES_NAME = "training_samples.png"
-#: Seconds from writing what was trained to writing it again; an epoch of a head may take a hundredth of one.
-SAVE_INTERVAL_S = 1.0
+#: Seconds from writing what was trained to writing it again: a ResNet-18 and its averages are 180 MB.
+SAVE_INTERVAL_S = 5.0
 
 _PACKAGES = ("torch", "torchvision", "openvino", "numpy", "scikit-learn", "ikomia")
 
@@ -157,14 +157,15 @@ class Run:
     def finish_epoch(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
         """Take up what an epoch came to, and save it unless something was saved within the last second."""
         state, is_due = self.state, time.monotonic() >= self._save_after
-        weights, optimizer_state = self.learner.module.state_dict(), optimizer.state_dict()
+        learner = self.learner
+        content = learner.module.state_dict(), learner.get_average(), optimizer.state_dict()
         if not is_due:  # the next step changes them
-            weights, optimizer_state = copy_to_cpu(weights), copy_to_cpu(optimizer_state)
+            content = tuple(copy_to_cpu(part) for part in content)
         best = self._unsaved_best
         if find_best([*state.history, row]) is row:
-            best = row, self.learner.get_state_dict()
+            best = row, learner.get_state_dict()
         # All of it or, where memory was too small for a copy, nothing.
-        self._unsaved_best, state.weights, state.optimizer = best, weights, optimizer_state
+        self._unsaved_best, (state.weights, state.average, state.optimizer) = best, content
         state.history.append(row)
         if is_due:
             self.save()

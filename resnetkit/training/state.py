@@ -24,7 +24,7 @@ logger = get_logger()
 
 STATE_FILE = "state.pt"
 
-#: Weights and two averages of the largest network have a third of it.
+#: Weights, their average and two of the optimizer have half of it for the largest network.
 _MAX_BYTES = 2 << 30
 _MAX_DEPTH = 6
 _MAX_NUMBER = 10**9
@@ -78,6 +78,7 @@ class TrainingState:
         weights: State dict of what is trained: the whole network, or its head.
         optimizer: State dict of the optimizer; empty before the first epoch has ended.
         recipe: How it is trained, `Recipe.to_dict()`; empty in runs from before there were recipes.
+        average: State dict of the moving average of the weights; empty where there is none, or before the first epoch.
         split_rule: How validation images were drawn, see `SPLIT_RULES`; states of the first rule do not say it.
     """
 
@@ -89,6 +90,7 @@ class TrainingState:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     split_rule: int = 1
+    average: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -161,11 +163,12 @@ def check_weights(state: TrainingState, module: nn.Module) -> None:
     Raises:
         ParameterError: One is missing, superfluous, or of another shape or type.
     """
-    expected, found = module.state_dict(), dict(state.weights)
-    if found.keys() != expected.keys():
-        _refuse(f"weights named {_list_differing(found, expected)}, expected those of the network")
-    for name, tensor in expected.items():
-        _check_tensor(f"weights '{name}'", found[name], tensor.shape, tensor.dtype)
+    expected = module.state_dict()
+    for found in (state.weights, state.average) if state.average else (state.weights,):
+        if found.keys() != expected.keys():
+            _refuse(f"weights named {_list_differing(found, expected)}, expected those of the network")
+        for name, tensor in expected.items():
+            _check_tensor(f"weights '{name}'", found[name], tensor.shape, tensor.dtype)
 
 
 def check_averages(state: TrainingState, optimizer: torch.optim.Optimizer) -> None:
@@ -199,9 +202,11 @@ def read_recipe(state: TrainingState, chosen: Recipe) -> Recipe:
     """
     if not state.recipe:
         return chosen
-    if not _is_alike(state.recipe, chosen.to_dict()):
+    # Before weights were averaged, recipes did not say so.
+    content = {"average_share": 0.0, **state.recipe}
+    if not _is_alike(content, chosen.to_dict()):
         _refuse("a recipe that is none")
-    recipe = Recipe.from_dict(state.recipe)
+    recipe = Recipe.from_dict(content)
     is_known = recipe.optimizer in ("solver", "adamw", "sgd") and recipe.schedule in ("cosine", "constant")
     if not is_known or recipe.batch_size < 1:
         _refuse("a recipe of unknown settings")
@@ -264,7 +269,7 @@ def _parse_state(content: Any) -> TrainingState:
     state = TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
     if not all(isinstance(name, str) for name in state.classes):
         raise ValueError("its class names are no texts")
-    for part in (state.parameters, state.weights, state.optimizer, state.recipe):
+    for part in (state.parameters, state.weights, state.average, state.optimizer, state.recipe):
         if not isinstance(part, dict):
             raise TypeError(f"a {type(part).__name__} where names and values should be")
     if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):

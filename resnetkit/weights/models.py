@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
 
@@ -69,6 +70,26 @@ def initialize_head(feature_size: int, num_classes: int, seed: int) -> dict[str,
         torch.manual_seed(seed)
         head = nn.Linear(feature_size, num_classes)
     return {f"fc.{name}": tensor for name, tensor in head.state_dict().items()}
+
+
+def skip_padding(model: nn.Module) -> None:
+    """Let the 3x3 convolutions of a network leave out what sees nothing but padding, where their output is one pixel.
+
+    That is so in the last stage for images of 32 pixels, which holds three quarters of all weights. The outputs are the
+    same but for rounding, and a step of ResNet-18 takes two thirds of the time; weights keep their names and shapes.
+    """
+    for module in model.modules():
+        if type(module) is nn.Conv2d and (module.kernel_size, module.padding) == ((3, 3), (1, 1)):
+            module.__class__ = _PaddingSkipper
+
+
+class _PaddingSkipper(nn.Conv2d):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return (N, channels, rows, columns), of maps of other channels."""
+        rows, columns = maps.shape[2:]
+        if max(rows, columns) > min(self.stride):  # more than one pixel comes out
+            return super().forward(maps)
+        return F.conv2d(maps, self.weight[:, :, 1 : 1 + rows, 1 : 1 + columns])
 
 
 def _replace_stem(model: nn.Module) -> nn.Conv2d:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnetkit.learners.finetuning import check_mirror
-from resnetkit.learners.recipe import Recipe, choose_recipe
+from resnetkit.learners.recipe import Recipe, choose_recipe, lengthen
 from resnetkit.parameters.training import TrainParameters
 
 SCRATCH = {"feature_extract": False, "use_pretrained": False, "input_size": 32}
@@ -25,15 +25,22 @@ def choose(num_images, **values):
         pytest.param(FULL, 150, 12, id="weights, few"),
         pytest.param(FULL, 2_500, 6, id="weights, some"),
         pytest.param(FULL, 100_000, 4, id="weights, many"),
-        pytest.param(SCRATCH, 150, 40, id="scratch, few"),
-        pytest.param(SCRATCH, 1_250, 14, id="scratch, some"),
-        pytest.param(SCRATCH, 100_000, 12, id="scratch, many"),
+        pytest.param(SCRATCH, 150, 32, id="scratch, few"),
+        pytest.param(SCRATCH, 1_250, 11, id="scratch, some"),
+        pytest.param(SCRATCH, 100_000, 10, id="scratch, many"),
     ],
 )
 def test_few_images_are_passed_over_more_often(start, num_images, epochs):
     recipe = choose(num_images, **start)
     assert (recipe.optimizer, recipe.epochs) == ("adamw", epochs)
     assert str(epochs) in recipe.reasons["epochs"]
+
+
+@pytest.mark.parametrize(("accuracy", "epochs"), [(0.4, 22), (0.899, 22), (0.9, 11), (1.0, 11)])
+def test_from_scratch_what_is_hard_takes_twice_the_epochs(accuracy, epochs):
+    recipe = lengthen(choose(1_250, **SCRATCH), accuracy)
+    assert recipe.epochs == epochs
+    assert recipe.reasons["epochs"].startswith(f"{epochs}: ")
 
 
 @pytest.mark.parametrize(("num_images", "batch_size"), [(10, 32), (1_279, 32), (1_280, 64)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from resnetkit.parameters.declaration import ParameterError
 from resnetkit.training import loop as training
 from resnetkit.training import opening, run
 from resnetkit.training.loop import train
-from resnetkit.training.state import find_best, read_state
+from resnetkit.training.state import find_best, read_state, write_state
 from resnetkit.weights.checkpoint import open_weights
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -237,8 +238,11 @@ def test_another_data_set_is_refused(three_digits, digits_folder, make_parameter
 
 def test_other_numerics_are_refused(three_digits, make_parameters):
     folder = train(make_parameters(epochs=1, precision="fp32"), three_digits).folder
-    with pytest.raises(ParameterError, match="fp32, this would be torch cpu bf16"):
-        train(make_parameters(epochs=1, precision="bf16", resume_from=str(folder)), three_digits)
+    state = read_state(folder)  # as if it had begun elsewhere: this CPU may have one precision only
+    state.circumstances = replace(state.circumstances, numerics="torch cuda:0 bf16")
+    write_state(folder, state)
+    with pytest.raises(ParameterError, match="began on torch cuda:0 bf16, this would be torch cpu fp32"):
+        train(make_parameters(epochs=1, precision="fp32", resume_from=str(folder)), three_digits)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"foreign", b"PK\x03\x04 cut"], ids=repr)
