@@ -74,9 +74,10 @@ def _answer(result: TrainingResult) -> Answer:
     described = result.describe()
     best, test_accuracy = described["best"], described["test_accuracy"]
     logger.info(
-        "best %s: validation accuracy %.4f%s",
+        "best %s: validation accuracy %.4f%s%s",
         f"epoch {best['epoch']}" if "epoch" in best else f"strength {best['strength']:g}",
         best["val_accuracy"],
+        f", balanced {best['val_balanced_accuracy']:.4f}" if "val_balanced_accuracy" in best else "",
         "" if test_accuracy is None else f", test accuracy {test_accuracy:.4f}",
     )
     return Answer([f"{name}: {described[name]}" for name in ("run_folder", "checkpoint", "report")], described)

@@ -27,10 +27,11 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import fix_thread_count
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.feature_parts import remove_parts
+from resnetkit.results.metrics import compute_mean_recall
 from resnetkit.training.opening import open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run
-from resnetkit.training.state import Row, find_best
+from resnetkit.training.state import Row
 from resnetkit.training.tracking import Tracker, hide_password, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
@@ -118,7 +119,7 @@ def _solve(run: Run, tracker: Tracker) -> str:
             tracker.log_epoch(row)
         run.progress.on_epoch()
         logger.info("%s", path.reason)
-    best = find_best(run.state.history)
+    best = run.state.best
     assert best is not None
     return f"solved the head for {len(run.state.history)} strengths and kept {best['strength']:g}"
 
@@ -147,7 +148,8 @@ def _find_reason_to_end(run: Run, deadline: float) -> str | None:
     if state.epoch >= recipe.epochs:
         return f"trained {state.epoch} epochs"
     if patience and state.epochs_without_progress >= patience:
-        return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+        figure = "balanced accuracy" if state.figure == "val_balanced_accuracy" else "validation accuracy"
+        return f"stopped early after {state.epoch} epochs, {patience} without a better {figure}"
     if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
         return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
     return None
@@ -180,15 +182,14 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
             figures.add(loss, logits, targets, share.images)
             bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)
         figures.sum_up()
-        val_loss, val_accuracy = _validate(run)
-        _check_finite(val_loss, (epoch + 1) * num_batches - 1, learning_rate, run)
-        bar.advance(0, loss=figures.loss, lr=learning_rate, val=val_accuracy)
+        validation = _validate(run)
+        _check_finite(validation["val_loss"], (epoch + 1) * num_batches - 1, learning_rate, run)
+        bar.advance(0, loss=figures.loss, lr=learning_rate, val=validation["val_accuracy"])
     row = {
         "epoch": epoch + 1,
         "train_loss": figures.loss,
         "train_accuracy": figures.accuracy,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
+        **validation,
         "learning_rate": learning_rate,
         "seconds": time.monotonic() - began,
     }
@@ -264,12 +265,17 @@ class _Figures:
         return None if self._right is None else self._right / self._count
 
 
-def _validate(run: Run) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
+def _validate(run: Run) -> Row:
+    """Return the mean cross-entropy and the accuracies on the validation split, as the network is now."""
     predictions = run.learner.predict("val", run.progress)
     logits = torch.from_numpy(predictions.logits)
     loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
-    return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
+    answers = predictions.logits.argmax(1)
+    return {
+        "val_loss": loss,
+        "val_accuracy": float(np.mean(answers == predictions.labels)),
+        "val_balanced_accuracy": compute_mean_recall(predictions.labels, answers),
+    }
 
 
 def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> None:

@@ -23,6 +23,7 @@ from resnetkit.learners.initialization import Start, initialize
 from resnetkit.learners.learner import ImageSplits, Learner
 from resnetkit.learners.optimization import (
     Loss,
+    choose_criterion,
     choose_numerics,
     compute_class_weights,
 )
@@ -128,6 +129,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
         split_rule=split_rule,
+        figure=choose_criterion(parameters.class_weights, dataset).figure,
     )
     if earlier_folder is None:
         folder = _create_folder(parameters, output_folder, state)
@@ -149,7 +151,7 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
     check_circumstances(earlier, now.circumstances)
     if ranks.is_first():
         remove_temporary_files(folder)
-    state = replace(earlier, parameters=now.parameters)
+    state = replace(earlier, parameters=now.parameters, figure=earlier.figure if earlier.history else now.figure)
     check_weights(state, learner.module)
     learner.module.load_state_dict(dict(state.weights))
     return state
