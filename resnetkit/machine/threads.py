@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
+from resnetkit.machine.forks import add_survivor
 from resnetkit.machine.ranks import count_neighbours
 
 Item = TypeVar("Item")
@@ -76,9 +77,21 @@ class _ThreadSetting:
     """How many users torch's thread setting has, and what it was before the first."""
 
     def __init__(self) -> None:
+        self._original = 0
+        self._users = 0
+        self._lock = threading.Lock()
+        add_survivor(self)
+
+    def survive_fork(self) -> None:
+        """Forget those who were using it in the parent's threads.
+
+        In the thread that forked, OpenMP would wait for helpers that it had in the parent: it gets none there, which
+        is for others, such as the OpenCV that decodes images in the engine. See `run_apart` for what computes.
+        """
         self._lock = threading.Lock()
         self._users = 0
-        self._original = 0
+        if _find_library.cache_info().currsize and (library := _find_library()) is not None:
+            library.omp_set_max_active_levels(0)
 
     def enter(self, count: int) -> None:
         import torch
@@ -112,7 +125,7 @@ def _find_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
     except OSError:
         return None
-    for function in (library.omp_set_dynamic, library.omp_set_num_threads):
+    for function in (library.omp_set_dynamic, library.omp_set_num_threads, library.omp_set_max_active_levels):
         function.argtypes, function.restype = [ctypes.c_int], None
     return library
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from resnetkit.machine.forks import run_apart
 from resnetkit.machine.threads import count_cores, fix_thread_count, use_threads
 from resnetkit.runtimes.devices import choose_device, list_precisions
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
@@ -30,6 +31,9 @@ class TorchRuntime:
             RuntimeOptionError: The machine lacks the device, or the device the precision.
             WeightsError: The weights cannot be read.
         """
+        run_apart(self._open, source, options)
+
+    def _open(self, source: NetworkSource, options: RuntimeOptions) -> None:
         device = choose_device(options.device)
         self.device = str(device)
         self.precision = choose_precision(options.precision, list_precisions(device), f"PyTorch on {device}")
@@ -45,6 +49,9 @@ class TorchRuntime:
 
     def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
+        return run_apart(self._run, images, with_features)
+
+    def _run(self, images: np.ndarray, with_features: bool) -> NetworkOutput:
         model = self._model
         with torch.inference_mode(), self._settings():
             pixels = torch.as_tensor(images).to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)

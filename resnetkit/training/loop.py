@@ -21,6 +21,7 @@ from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
 from resnetkit.machine import ranks
+from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
@@ -67,7 +68,7 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
         LostProcessError: Another of them has ended; the message says how to go on.
     """
     with ranks.join():
-        return _train(parameters, source, progress or Progress())
+        return run_apart(_train, parameters, source, progress or Progress())
 
 
 def _train(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
