@@ -11,6 +11,7 @@ import numpy as np
 
 from resnetkit.machine.forks import add_survivor, keep_forever, run_apart
 from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.threads import read_cpu_quota
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
@@ -115,8 +116,8 @@ def _get_properties(precision: str, options: RuntimeOptions) -> dict[str, str | 
         # For throughput, streams of few threads run parts of a batch, each at its own pace.
         "PERFORMANCE_HINT": "THROUGHPUT" if options.is_for_batches else "LATENCY",
     }
-    if options.threads:
-        properties["INFERENCE_NUM_THREADS"] = options.threads
+    if threads := options.threads or read_cpu_quota():
+        properties["INFERENCE_NUM_THREADS"] = threads
     return properties
 
 
