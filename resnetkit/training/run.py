@@ -68,6 +68,7 @@ class Run:
         state: What a resumed run goes on from.
         timings: Seconds by name, for the report.
         lock: Keeps other processes out of the run folder.
+        has_ended: Whether there are no more epochs, but the conclusion.
     """
 
     parameters: TrainParameters
@@ -82,6 +83,7 @@ class Run:
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
     lock: RunFolderLock | None = None
+    has_ended: bool = False
     _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
@@ -240,6 +242,11 @@ class Run:
         kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
         if best is not None and "strength" in best:
             kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"
+        elif best is not None and self.has_ended:
+            kept = (
+                f"the best weights (epoch {best['epoch']}, {describe_accuracy(best, self.state.figure)}) are kept; "
+                f"resume_from={self.folder} goes on to the report"
+            )
         elif best is not None:
             last = self.state.history[self._num_saved - 1]["epoch"]
             kept = (
