@@ -249,7 +249,7 @@ class TrainParameters(DataParameters):
     resume_from: str = parameter(
         "",
         "Resume from",
-        "Run folder of an interrupted training to continue.",
+        "Run folder of an interrupted training to continue; what is not given is the run's own, the data set included.",
         group="Output",
         path="folder",
         is_advanced=True,

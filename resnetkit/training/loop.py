@@ -25,11 +25,12 @@ from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.threads import fix_thread_count
+from resnetkit.machine.threads import choose_thread_count, fix_thread_count, use_threads
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.feature_parts import remove_parts
 from resnetkit.results.metrics import compute_mean_recall
-from resnetkit.training.opening import open_run
+from resnetkit.runtimes.devices import use_default_settings
+from resnetkit.training.opening import complete, open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run
 from resnetkit.training.state import Row
@@ -46,12 +47,12 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
-def train(parameters: TrainParameters, source: Path, progress: Progress | None = None) -> TrainingResult:
+def train(parameters: TrainParameters, source: Path | None, progress: Progress | None = None) -> TrainingResult:
     """Train a classifier on a folder or table of images.
 
     Args:
-        parameters: All settings; `dataset_folder` is not looked at.
-        source: The data set, see `read_dataset`.
+        parameters: All settings; of a run that is gone on with, those that were never given are its own.
+        source: The data set, see `read_dataset`; None for that of the run which `resume_from` names.
         progress: How the caller stops training and hears about epochs.
 
     Returns:
@@ -71,7 +72,13 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
         return run_apart(_train, parameters, source, progress or Progress())
 
 
-def _train(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
+def _train(parameters: TrainParameters, source: Path | None, progress: Progress) -> TrainingResult:
+    parameters, source = complete(parameters, source)
+    with use_default_settings(), use_threads(choose_thread_count()):
+        return _train_and_conclude(parameters, source, progress)
+
+
+def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
     began = time.monotonic()
     if not ranks.is_first():  # the first process shows bars and keeps records
         progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
@@ -102,7 +109,9 @@ def _train(parameters: TrainParameters, source: Path, progress: Progress) -> Tra
         if run.is_head_kept:
             reason += "; the solved head before them was better on the validation images and is kept"
         finish_importing()
-        result = conclude(run, reason, began)
+        run.has_ended = True
+        with progress.is_current():
+            result = conclude(run, reason, began)
         remove_parts(run.folder)
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)
@@ -296,7 +305,9 @@ def _explain_failures(run: Run) -> Iterator[None]:
         with ranks.explain_losses():
             yield
     except TrainingStopped as error:
-        where = "" if run.recipe.is_solved else f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
+        where = f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
+        if run.has_ended or run.recipe.is_solved:
+            where = " after training, before its report" if run.has_ended else ""
         raise TrainingStopped(
             f"stopped on request{where}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,
