@@ -166,13 +166,16 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         assert isinstance(values, TrainParameters)
         return values
 
-    def _find_dataset(self) -> Path:
+    def _find_dataset(self) -> Path | None:
+        """Return the data set; None for that of the run that is gone on with."""
         source = self.get_input(0)
         connected = source.get_path() if source is not None else ""
         # Unconnected inputs were seen to hold nothing, or the name of their type.
         if connected and Path(connected).is_dir():
             return Path(connected)
-        folder = self._get_values().dataset_folder
+        folder, resume_from = self._get_values().dataset_folder, self._get_values().resume_from
+        if not folder and resume_from:
+            return None
         if not folder:
             raise ParameterError(
                 f"no data set; expected a folder on input 0 or in 'dataset_folder', got {connected!r} and nothing"

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 logger = get_logger()
 
 SUMMARY = "Train a classifier; prints where the run folder, the best weights and the report are."
-USAGE = "DATASET"
+USAGE = "[DATASET]"
 
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the data set and an option per parameter."""
     text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
-    parser.add_argument("dataset_folder", metavar="DATASET", help=text)
+    text += " Not needed with --resume-from, where it is the run's own."
+    parser.add_argument("dataset_folder", metavar="DATASET", nargs="?", default="", help=text)
     parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})
 
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer | None:
         OSError: The run folder cannot be written to; and whatever else `train` may raise.
     """
     parameters = read_parameters(arguments, TrainParameters)
-    if not parameters.dataset_folder:
+    if not parameters.dataset_folder and not parameters.resume_from:
         raise ParameterError("no data set; expected a path of a folder or of a CSV/TSV file as DATASET, got ''")
     with pause_garbage_collection():
         from resnetkit.training.loop import train
@@ -57,7 +58,8 @@ def _train(
     train: Callable[..., TrainingResult], parameters: TrainParameters, arguments: argparse.Namespace, progress: Progress
 ) -> TrainingResult:
     try:
-        return train(parameters, resolve_path(parameters.dataset_folder), progress)
+        source = resolve_path(parameters.dataset_folder) if parameters.dataset_folder else None
+        return train(parameters, source, progress)
     except TrainingStopped as stopped:
         if stopped.run_folder is None:
             raise
@@ -74,9 +76,10 @@ def _answer(result: TrainingResult) -> Answer:
     described = result.describe()
     best, test_accuracy = described["best"], described["test_accuracy"]
     logger.info(
-        "best %s: validation accuracy %.4f%s",
+        "best %s: validation accuracy %.4f%s%s",
         f"epoch {best['epoch']}" if "epoch" in best else f"strength {best['strength']:g}",
         best["val_accuracy"],
+        f", balanced {best['val_balanced_accuracy']:.4f}" if "val_balanced_accuracy" in best else "",
         "" if test_accuracy is None else f", test accuracy {test_accuracy:.4f}",
     )
     return Answer([f"{name}: {described[name]}" for name in ("run_folder", "checkpoint", "report")], described)

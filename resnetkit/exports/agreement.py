@@ -12,6 +12,7 @@ from torch import nn
 
 from resnetkit.answers.probabilities import softmax
 from resnetkit.images.preprocessing import Preprocessing, normalize
+from resnetkit.machine.progress import check_stop
 
 if TYPE_CHECKING:
     from resnetkit.data.loading import Batch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 #: Images (N, 3, S, S) uint8 to logits (N, num_classes).
 Network = Callable[[torch.Tensor], np.ndarray]
 
+#: Images between two looks at whether to stop: seconds of the largest networks.
+_STEP = 8
 #: Two classes closer than this are a tie, which rounding may decide either way.
 _TIE = 1e-5
 
@@ -73,13 +76,16 @@ def measure_agreement(
     """Run both networks on every batch; labels are counted where the batches carry them.
 
     Raises:
+        TrainingStopped: The user asked for it.
         ValueError: There are no images.
     """
     agreement = Agreement()
     for batch in batches:
         images, labels = (batch, None) if isinstance(batch, torch.Tensor) else (batch.images, batch.labels.numpy())
-        if len(images):
-            agreement.add(network(images), reference(images), labels)
+        for start in range(0, len(images), _STEP):
+            check_stop()
+            part = slice(start, start + _STEP)
+            agreement.add(network(images[part]), reference(images[part]), labels if labels is None else labels[part])
     if agreement.num_images == 0:
         raise ValueError("there are no images to compare it with PyTorch on")
     return agreement

@@ -33,14 +33,17 @@ def trace_graph(model: nn.Module, metadata: ModelMetadata) -> Any:
         dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
     )
     assert program is not None
-    _forget_places(program.model.graph)
+    for graph in (program.model.graph, *program.model.functions.values()):
+        _forget_places(graph)
+    program.model.metadata_props.clear()
     program.model.metadata_props.update({**metadata.to_plain_strings(), **metadata.to_strings()})
     return program
 
 
 def _forget_places(graph: Any) -> None:
     """Remove what PyTorch's exporter notes of each node: lines of source files, with their folders on this machine."""
-    for part in (graph, *graph):
+    values = (*graph.inputs, *(value for node in graph for value in node.outputs))
+    for part in (graph, *graph, *values):
         part.metadata_props.clear()
         part.doc_string = None
 

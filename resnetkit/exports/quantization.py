@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.progress import check_stop
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -46,7 +47,7 @@ def quantize_graph(graph: ov.Model, images: Iterable[Any]) -> ov.Model:
     with _silenced():
         quantized: ov.Model = nncf.quantize(
             graph,
-            nncf.Dataset([image[None] for image in calibration]),
+            nncf.Dataset(calibration, _prepare),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(calibration),
@@ -58,6 +59,7 @@ def quantize_graph(graph: ov.Model, images: Iterable[Any]) -> ov.Model:
 def _collect_images(images: Iterable[Any], size: int) -> list[np.ndarray]:
     collected: list[np.ndarray] = []
     for image in images:
+        check_stop()
         array = np.asarray(image)
         if array.shape != (3, size, size) or array.dtype != np.uint8:
             raise QuantizationError(
@@ -69,6 +71,12 @@ def _collect_images(images: Iterable[Any], size: int) -> list[np.ndarray]:
     if not collected:
         raise QuantizationError("int8 calibration: there are no images; give at least one, better 100 to 300")
     return collected
+
+
+def _prepare(image: np.ndarray) -> np.ndarray:
+    """Return an image as a batch; NNCF asks for each when it is its turn, so that a stop need not wait for all."""
+    check_stop()
+    return image[None]
 
 
 def _import_nncf() -> Any:

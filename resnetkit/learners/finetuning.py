@@ -93,9 +93,8 @@ class NetworkLearner:
         with torch.no_grad():
             self.module.fc.weight.copy_(torch.from_numpy(start.weight))
             self.module.fc.bias.copy_(torch.from_numpy(start.bias))
-        assert chosen.val_loss is not None
-        assert chosen.val_accuracy is not None
-        figures = {"train_loss": chosen.train_loss, "val_loss": chosen.val_loss, "val_accuracy": chosen.val_accuracy}
+        names = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy")
+        figures = {name: getattr(chosen, name) for name in names}
         return Preparation(self._recipe, (figures, weights))
 
     def review(self, epoch: int, accuracy: float, progress: Progress) -> Recipe:

@@ -15,7 +15,7 @@ from torch import nn
 from resnetkit.data.dataset import Sample
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
-from resnetkit.learners.optimization import compute_class_weights
+from resnetkit.learners.optimization import choose_criterion, compute_class_weights
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine import ranks
 from resnetkit.machine.imports import start_importing
@@ -161,6 +161,7 @@ class HeadLearner:
         return ProbeOptions(
             class_weights=None if weights is None else weights.numpy(),
             label_smoothing=self._recipe.label_smoothing if self._recipe.is_solved else 0.0,
+            is_balanced=choose_criterion(self._parameters.class_weights, self._splits.dataset).is_balanced,
         )
 
     def set_weights(self, weight: np.ndarray, bias: np.ndarray) -> None:

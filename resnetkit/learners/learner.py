@@ -44,8 +44,8 @@ class Preparation:
 
     Attributes:
         recipe: With what only the images could tell.
-        head: A solved head as a candidate beside all epochs: its validation loss and accuracy, its training loss, and
-            the weights of the whole network; None where none was solved.
+        head: A solved head as a candidate beside all epochs: its figures on the validation images, its training loss,
+            and the weights of the whole network; None where none was solved.
     """
 
     recipe: Recipe

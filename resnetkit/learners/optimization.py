@@ -14,12 +14,17 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from resnetkit.data.dataset import Dataset
 from resnetkit.learners.recipe import Recipe
 from resnetkit.runtimes.devices import choose_device, list_precisions
 from resnetkit.runtimes.network import choose_precision
 
 #: The most steps in which a cosine schedule climbs to its peak.
 MAX_WARMUP_STEPS = 500
+
+#: Times the images of the rarest class that the commonest has, from which on classes count as much imbalanced; the
+#: border of the KEEL data sets (Alcala-Fdez et al., 2011).
+LARGE_IMBALANCE = 9
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,42 @@ def compute_class_weights(kind: str, labels: np.ndarray, num_classes: int) -> to
         return None
     counts = np.bincount(labels, minlength=num_classes)
     return torch.from_numpy((len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Which figure of the validation images chooses among epochs and strengths.
+
+    Attributes:
+        figure: Its name in the history: val_accuracy, or val_balanced_accuracy, the mean recall of the classes.
+        reason: Why, in words.
+    """
+
+    figure: str
+    reason: str
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether all classes count alike, however many images they have."""
+        return self.figure == "val_balanced_accuracy"
+
+
+def choose_criterion(class_weights: str, dataset: Dataset) -> Criterion:
+    """Have all classes count alike where the user weighs them so, and where some are much rarer than others.
+
+    There, a network that never names the rare class is nearly as accurate as one that finds all of it.
+
+    Args:
+        class_weights: The parameter.
+        dataset: Its training and validation images count.
+    """
+    counts = np.bincount([sample.label for sample in (*dataset.train, *dataset.val)])
+    ratio = counts.max() / counts[counts > 0].min()
+    if class_weights == "balanced" and ratio > 1:
+        return Criterion("val_balanced_accuracy", "classes are weighed (class_weights=balanced)")
+    if ratio >= LARGE_IMBALANCE:
+        return Criterion("val_balanced_accuracy", f"the commonest class has {ratio:.3g} times the images of the rarest")
+    return Criterion("val_accuracy", f"no class has {LARGE_IMBALANCE} times the images of another")
 
 
 class Loss:

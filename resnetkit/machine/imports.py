@@ -9,9 +9,25 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from resnetkit.machine.forks import add_survivor
+
 _TELEMETRY = "openvino_telemetry"
 _importing: list[threading.Thread] = []
-_without_telemetry_lock = threading.RLock()
+
+
+class _ImportLock:
+    """Lets one thread at a time change what can be imported."""
+
+    def __init__(self) -> None:
+        self.survive_fork()
+        add_survivor(self)
+
+    def survive_fork(self) -> None:
+        """Be free: the parent's thread that may have held it is not here."""
+        self.lock = threading.RLock()
+
+
+_import_lock = _ImportLock()
 
 
 @contextmanager
@@ -41,7 +57,7 @@ def without_telemetry() -> Iterator[None]:
     With that package, importing OpenVINO or NNCF forks the process, asks for the name of an analytics host, posts to
     it and writes an identity into `~/intel`. Both go on without it, by a stub of their own.
     """
-    with _without_telemetry_lock:
+    with _import_lock.lock:
         is_loaded, loaded = _TELEMETRY in sys.modules, sys.modules.get(_TELEMETRY)
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python's sign for what cannot be imported
         try:

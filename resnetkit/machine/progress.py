@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -80,6 +82,15 @@ class Progress:
     is_quiet: bool = False
     meter: Meter = field(default_factory=lambda: Meter(lambda _: None))
 
+    @contextmanager
+    def is_current(self) -> Iterator[None]:
+        """Let `check_stop` ask here, for work that is many calls away and of no length of its own."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
     def check(self) -> None:
         """Raise TrainingStopped if the user asked for it."""
         if self.is_stop_requested():
@@ -106,6 +117,15 @@ class Progress:
         is_kept = not get_logger().isEnabledFor(logging.INFO)
         on_part = self.meter.open_part(share)
         return ProgressBar(on_part, desc=description, total=total, unit=unit, leave=is_kept, disable=self.is_quiet)
+
+
+_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
+
+
+def check_stop() -> None:
+    """Raise TrainingStopped if the user asked for it, wherever in the work of a `Progress` that is current."""
+    if (progress := _current.get()) is not None:
+        progress.check()
 
 
 class ProgressBar(tqdm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import threading
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
+from resnetkit.machine.forks import add_survivor
 from resnetkit.machine.ranks import count_neighbours
 
 Item = TypeVar("Item")
@@ -25,7 +28,48 @@ MAX_THREADS = 8
 def count_cores() -> int:
     """Return how many cores this process may use; processes that train together share those of their machine."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // count_neighbours())
+    return max(1, min(count, read_cpu_quota() or count) // count_neighbours())
+
+
+@cache
+def read_cpu_quota(system: Path = Path("/")) -> int | None:
+    """Return how many cores' time a control group allows, as a container's limit does, rounded up; None for any.
+
+    Args:
+        system: What holds `proc` and `sys`.
+    """
+    quotas = []
+    for line in _read_text(system / "proc/self/cgroup").splitlines():
+        _, controllers, own = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / controllers  # of version 2, nothing is between the colons
+        folder = root / own.lstrip("/")
+        # A limit of a group holds for all below it. In a container of version 1 its own group is seen as the root.
+        for each in (folder, *folder.parents):
+            if not each.is_relative_to(root):
+                break
+            words = _read_text(each / "cpu.max").split()
+            if controllers:
+                words = [_read_text(each / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            if len(words) == 2 and all(word.isdigit() and int(word) for word in words):
+                quotas.append(math.ceil(int(words[0]) / int(words[1])))
+    return min(quotas, default=None)
+
+
+def choose_thread_count() -> int:
+    """Return to how many threads torch is to be bound, which knows of no quota; 0 where it has no more than that."""
+    import torch
+
+    quota = read_cpu_quota()
+    return quota if quota is not None and quota < torch.get_num_threads() else 0
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def fix_thread_count() -> None:
@@ -76,9 +120,21 @@ class _ThreadSetting:
     """How many users torch's thread setting has, and what it was before the first."""
 
     def __init__(self) -> None:
+        self._original = 0
+        self._users = 0
+        self._lock = threading.Lock()
+        add_survivor(self)
+
+    def survive_fork(self) -> None:
+        """Forget those who were using it in the parent's threads.
+
+        In the thread that forked, OpenMP would wait for helpers that it had in the parent: it gets none there, which
+        is for others, such as the OpenCV that decodes images in the engine. See `run_apart` for what computes.
+        """
         self._lock = threading.Lock()
         self._users = 0
-        self._original = 0
+        if _find_library.cache_info().currsize and (library := _find_library()) is not None:
+            library.omp_set_max_active_levels(0)
 
     def enter(self, count: int) -> None:
         import torch
@@ -112,7 +168,7 @@ def _find_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
     except OSError:
         return None
-    for function in (library.omp_set_dynamic, library.omp_set_num_threads):
+    for function in (library.omp_set_dynamic, library.omp_set_num_threads, library.omp_set_max_active_levels):
         function.argtypes, function.restype = [ctypes.c_int], None
     return library
 

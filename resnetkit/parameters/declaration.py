@@ -29,6 +29,12 @@ class ParameterError(ValueError):
     """A parameter has a wrong name, type or value, or contradicts another one."""
 
 
+#: Characters of a wrong value that a message shows.
+_MAX_SHOWN = 200
+#: What Linux and macOS allow of a path and of each name in it.
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255
+
+
 def parameter(
     default: Any,
     title: str,
@@ -95,7 +101,12 @@ class Parameters(BaseModel):
         Raises:
             ParameterError: A value is wrong; unknown names are the engine's to drop.
         """
-        return cls().updated({name: text for name, text in strings.items() if text != ""})
+        values = cls().updated({name: text for name, text in strings.items() if text != ""})
+        # The engine hands over all parameters, whichever of them its user gave.
+        defaults = cls()
+        given = {name for name in cls.model_fields if getattr(values, name) != getattr(defaults, name)}
+        object.__setattr__(values, "__pydantic_fields_set__", given)
+        return values
 
     def to_strings(self) -> dict[str, str]:
         """Return every parameter as the engine wants it: a string that parses back to an equal value."""
@@ -103,6 +114,8 @@ class Parameters(BaseModel):
 
     def updated(self, values: Mapping[str, Any]) -> Self:
         """Return a copy with some values replaced; native Python values and strings are both taken.
+
+        `model_fields_set` of the copy has the names that were ever given.
 
         Raises:
             ParameterError: A name is unknown, or a value is of the wrong type or out of range.
@@ -117,11 +130,15 @@ class Parameters(BaseModel):
                 raise ParameterError(f"no parameter {name!r}{suggest(meant, type(self).model_fields)}")
             if _is_lossy(type(self).model_fields[name], value):
                 raise ParameterError(self.describe_violation(name, value))
+            if get_form(type(self).model_fields[name])["path"] and _is_overlong(value):
+                raise ParameterError(f"{self.describe_violation(name, value)}; it is longer than a path may be")
         try:
-            return type(self).model_validate({**self.model_dump(), **values})
+            copy = type(self).model_validate({**self.model_dump(), **values})
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
             raise ParameterError(self.describe_violation(name, values[name])) from error
+        object.__setattr__(copy, "__pydantic_fields_set__", self.model_fields_set | values.keys())
+        return copy
 
     def check_consistency(self) -> None:
         """Raise ParameterError where values that are fine alone contradict each other."""
@@ -137,7 +154,8 @@ class Parameters(BaseModel):
     def describe_violation(cls, name: str, value: Any) -> str:
         """Return the one sentence that says what a parameter must be and what it got."""
         field = cls.model_fields[name]
-        return f"'{name}' must be {describe_constraint(field)}, got {value!r}{suggest(value, get_choices(field))}"
+        choices = get_choices(field)
+        return f"'{name}' must be {describe_constraint(field)}, got {_show(value)}{suggest(value, choices)}"
 
 
 def get_choices(field: FieldInfo) -> tuple[str, ...]:
@@ -192,7 +210,7 @@ def format_markdown_table(parameters: type[Parameters]) -> str:
 
 def suggest(word: Any, candidates: typing.Iterable[str]) -> str:
     """Return the end of an error message that names what a word may have meant; empty where nothing is like it."""
-    matches = difflib.get_close_matches(str(word), list(candidates), n=1)
+    matches = difflib.get_close_matches(_show(word)[:_MAX_SHOWN].strip("'"), list(candidates), n=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
@@ -201,6 +219,23 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.item() if getattr(value, "shape", None) == () else value
+
+
+def _show(value: Any) -> str:
+    """Return a value as messages show it: of a long one, the beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"
+
+
+def _is_overlong(value: Any) -> bool:
+    """Tell whether no file system has such a path."""
+    if not isinstance(value, str):
+        return False
+    path = os.fsencode(value)
+    return len(path) > _MAX_PATH_BYTES or any(len(name) > _MAX_NAME_BYTES for name in path.split(b"/"))
 
 
 def _is_lossy(field: FieldInfo, value: Any) -> bool:

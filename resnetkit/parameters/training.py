@@ -140,7 +140,8 @@ class TrainParameters(DataParameters):
     class_weights: Literal["none", "balanced"] = parameter(
         "none",
         "Class weights",
-        "balanced weighs each class by the inverse of its frequency.",
+        "balanced weighs each class by the inverse of its frequency. Then, and where a class has nine times the images "
+        "of another, the mean recall of the classes chooses what is kept, not the accuracy.",
         group="Optimisation",
         is_advanced=True,
         also_called=("class_weight", "cls_weights"),
@@ -148,7 +149,8 @@ class TrainParameters(DataParameters):
     early_stopping_patience: int = parameter(
         0,
         "Early stopping",
-        "Stops after this many epochs without a better validation accuracy; 0 never stops early.",
+        "Stops after this many epochs without a better validation accuracy (or mean recall, see `class_weights`); 0 "
+        "never stops early.",
         group="Optimisation",
         is_advanced=True,
         ge=0,
@@ -247,7 +249,7 @@ class TrainParameters(DataParameters):
     resume_from: str = parameter(
         "",
         "Resume from",
-        "Run folder of an interrupted training to continue.",
+        "Run folder of an interrupted training to continue; what is not given is the run's own, the data set included.",
         group="Output",
         path="folder",
         is_advanced=True,

@@ -12,6 +12,7 @@ import numpy as np
 from resnetkit.machine.progress import Progress
 from resnetkit.probing.logistic_regression import Coordinates, LogisticRegression, Scaling, Targets, slice_rows
 from resnetkit.results.calibration import compute_log_loss, find_temperature
+from resnetkit.results.metrics import compute_mean_recall
 
 #: Half decades, from weak weights to strong ones.
 STRENGTHS = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-5, 2, 0.5))
@@ -50,6 +51,7 @@ class ProbeOptions:
             temperature.
         num_folds: Of the cross-validation.
         num_views: Rows of each training image, the plain one first, augmented ones next; together they count as one.
+        is_balanced: Whether the mean recall of the classes chooses, before the held-out loss.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -61,6 +63,7 @@ class ProbeOptions:
     patience: int = 3
     num_folds: int = 5
     num_views: int = 1
+    is_balanced: bool = False
 
     def fit_size(self, num_rows: int, feature_size: int, num_classes: int) -> ProbeOptions:
         """Return options that spend fewer passes where a pass over the rows takes long; otherwise themselves."""
@@ -84,8 +87,9 @@ class Solution:
         weight: (K, D) float32 for the features as they came: the scaling is folded in.
         bias: (K,) float32, likewise.
         train_loss: Mean cross entropy of the training images, with class weights and label smoothing.
-        val_loss: Mean log loss of the validation images; None without any, as is `val_accuracy`.
+        val_loss: Mean log loss of the validation images; None without any, as are their accuracies.
         held_out_loss: What the choice is made by, see `solve_path`; NaN where no image could be held out.
+        held_out_recall: Mean recall of the classes of the same images; likewise.
     """
 
     scaling: Scaling
@@ -95,7 +99,9 @@ class Solution:
     train_loss: float
     val_loss: float | None
     val_accuracy: float | None
+    val_balanced_accuracy: float | None
     held_out_loss: float
+    held_out_recall: float
     num_iterations: int
 
 
@@ -126,6 +132,7 @@ def solve_path(
     The choice falls on the lowest held-out log loss *after* the best temperature. The plain log loss punishes
     confidence, which one number repairs later, and prefers heads that separate the classes less; the accuracy of few
     images has too many ties. Source: Berta et al., "Rethinking Early Stopping: Refine, Then Calibrate" (2025).
+    With `is_balanced` the highest mean recall of the classes comes first: of rare classes the loss tells little.
 
     The validation images decide. Below `MIN_VALIDATION_IMAGES`, training images join them, each with the logits of a
     head that was solved without its fold. No head is ever fitted to a validation image.
@@ -159,10 +166,10 @@ def solve_path(
             for solution, logits in _follow(problem, scaling, options, progress.check):
                 solutions.append(solution)
                 bar.advance(loss=solution.held_out_loss, val=solution.val_accuracy)
-                if chosen is None or _is_better(solution, chosen):
+                if chosen is None or _is_better(solution, chosen, options.is_balanced):
                     chosen, held_out = solution, logits
     assert chosen is not None
-    return ProbePath(tuple(solutions), chosen, _explain(chosen, len(val.labels), len(folds)), *held_out)
+    return ProbePath(tuple(solutions), chosen, _explain(chosen, options, len(val.labels), len(folds)), *held_out)
 
 
 class _Problem(NamedTuple):
@@ -189,7 +196,7 @@ def _follow(
     heads = [LogisticRegression(coordinates, rows, targets, on_step) for rows in kept]
     folds = [fold * options.num_views for fold in folds]
     labels = np.concatenate([val.labels, *(train.labels[fold] for fold in folds)])
-    best, since_best = np.full(2, np.inf), 0
+    best, since_best = np.full(3, np.inf), 0
     for strength in options.strengths:
         (train_loss, num_iterations), *_ = [
             head.solve(strength, options.tolerance, options.max_iterations) for head in heads
@@ -202,6 +209,8 @@ def _follow(
         ]
         logits = np.concatenate([val_logits, *fold_logits])
         held_out_loss = _measure_refined_loss(logits, labels, class_weights[labels])
+        held_out_recall = compute_mean_recall(labels, logits.argmax(axis=1)) if len(labels) else math.nan
+        answers = val_logits.argmax(axis=1)
         yield (
             Solution(
                 scaling=scaling,
@@ -210,14 +219,18 @@ def _follow(
                 bias=bias,
                 train_loss=train_loss,
                 val_loss=compute_log_loss(val_logits, val.labels) if len(val.labels) else None,
-                val_accuracy=float(np.mean(val_logits.argmax(axis=1) == val.labels)) if len(val.labels) else None,
+                val_accuracy=float(np.mean(answers == val.labels)) if len(val.labels) else None,
+                val_balanced_accuracy=compute_mean_recall(val.labels, answers) if len(val.labels) else None,
                 held_out_loss=held_out_loss,
+                held_out_recall=held_out_recall,
                 num_iterations=num_iterations,
             ),
             Labelled(logits, labels),
         )
         # A temperature makes weak weights look better than they are: the plain loss tells that more is to come.
-        losses = np.array([held_out_loss, compute_log_loss(logits, labels, 1, class_weights[labels])])
+        losses = np.array([held_out_loss, compute_log_loss(logits, labels, 1, class_weights[labels]), np.inf])
+        if options.is_balanced:
+            losses[2] = 1 - held_out_recall
         since_best = 0 if np.any(losses < best * (1 - _MIN_GAIN)) else since_best + 1
         best = np.minimum(best, losses)
         if since_best == options.patience and len(labels):
@@ -242,21 +255,26 @@ def _measure_refined_loss(logits: np.ndarray, labels: np.ndarray, weights: np.nd
     return compute_log_loss(logits, labels, find_temperature(logits, labels, weights), weights)
 
 
-def _is_better(new: Solution, old: Solution) -> bool:
+def _is_better(new: Solution, old: Solution, is_balanced: bool) -> bool:
     if math.isnan(new.held_out_loss):
         # Nobody can tell: the strength nearest to scikit-learn's default, and the scaling that was named first.
         return abs(math.log(new.strength)) < abs(math.log(old.strength))
+    if is_balanced and new.held_out_recall != old.held_out_recall:
+        return new.held_out_recall > old.held_out_recall
     return new.held_out_loss < old.held_out_loss * (1 - _MIN_GAIN)
 
 
-def _explain(chosen: Solution, num_val: int, num_folds: int) -> str:
+def _explain(chosen: Solution, options: ProbeOptions, num_val: int, num_folds: int) -> str:
     what = f"strength {chosen.strength:g}, features scaled {'each' if chosen.scaling == 'each' else 'all alike'}"
     if math.isnan(chosen.held_out_loss):
         return f"{what}: no image could be held out, so scikit-learn's default strength was taken"
     images = f"{num_val} validation images"
     if num_folds:
         images = f"cross-validation of the training images in {num_folds} folds" + (f" and {images}" * (num_val > 0))
-    return f"{what}: the lowest log loss ({chosen.held_out_loss:.4f}, after the best temperature) on {images}"
+    figure = f"the lowest log loss ({chosen.held_out_loss:.4f}, after the best temperature)"
+    if options.is_balanced:
+        figure = f"the highest mean recall of the classes ({chosen.held_out_recall:.4f}), then {figure}"
+    return f"{what}: {figure} on {images}"
 
 
 def _check(train: Labelled, val: Labelled, num_classes: int, on_step: Callable[[], None]) -> None:

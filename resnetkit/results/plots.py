@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Columns of a history that are drawn together, with their labels.
+Curves: TypeAlias = tuple[tuple[str, str], ...]
+
+#: Drawn where it chose what was kept.
+_BALANCED = "val_balanced_accuracy"
 #: What journals ask of pictures of a page's width.
 _DPI = 200
 _MAX_LABELLED_CLASSES = 150
@@ -84,33 +89,37 @@ def draw_history(history: Sequence[Mapping[str, Any]], best: Mapping[str, Any], 
         best: The epoch or strength that was kept.
         theme: Colours.
     """
+    balanced = ((_BALANCED, "mean recall"),) if _BALANCED in best else ()
     if "strength" in history[0]:
-        return draw_strengths(history, best["strength"], theme)
-    return draw_training_curves(history, best["epoch"], theme)
+        return draw_strengths(history, best["strength"], theme, balanced)
+    return draw_training_curves(history, best["epoch"], theme, balanced)
 
 
-def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, theme: Theme = LIGHT) -> Figure:
+def draw_strengths(
+    history: Sequence[Mapping[str, Any]], chosen: float, theme: Theme = LIGHT, balanced: Curves = ()
+) -> Figure:
     """Draw loss and accuracy of a solved head over the strength of the fit.
 
     Args:
         history: One row per strength and scaling, see `ReportData`.
         chosen: The strength that was kept, marked by a dotted line.
         theme: Colours.
+        balanced: Further accuracies, with their labels.
     """
     # Of the two ways to scale the features, the one that was kept.
     scaling = next((row["scaling"] for row in history if row.get("is_chosen")), history[0]["scaling"])
     rows = [row for row in history if row["scaling"] == scaling]
     strengths = [row["strength"] for row in rows]
     figure = make_figure(11.0, 3.4, theme)
-    panels: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    panels: tuple[tuple[str, Curves], ...] = (
         ("Loss", (("train_loss", "training"), ("val_loss", "validation"))),
         ("Held-out loss, calibrated", (("held_out_loss", ""),)),
-        ("Accuracy in %", (("val_accuracy", "validation"),)),
+        ("Accuracy in %", (("val_accuracy", "validation"), *balanced)),
     )
     for axes, (title, curves) in zip(figure.subplots(1, 3), panels, strict=True):
         style_axes(axes, theme, title)
         for key, label in curves:
-            values = _get_column(rows, key) * (100 if key == "val_accuracy" else 1)
+            values = _get_column(rows, key) * (100 if "accuracy" in key else 1)
             color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
             axes.plot(strengths, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.8)
         axes.axvline(chosen, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
@@ -122,7 +131,7 @@ def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, theme: T
 
 
 def draw_training_curves(
-    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, theme: Theme = LIGHT
+    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, theme: Theme = LIGHT, balanced: Curves = ()
 ) -> Figure:
     """Draw loss, accuracy and learning rate over the epochs.
 
@@ -131,6 +140,7 @@ def draw_training_curves(
             and, where it was measured, train_accuracy. Accuracies are shares; a missing value or None leaves a gap.
         best_epoch: The epoch whose weights were kept, marked by a dotted line.
         theme: Colours.
+        balanced: Further accuracies, with their labels.
     """
     figure = make_figure(11.0, 3.4, theme)
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -138,7 +148,7 @@ def draw_training_curves(
     marker = "o" if len(epochs) < 20 else ""
     for axes, title, curves in (
         (loss, "Loss", (("train_loss", "training"), ("val_loss", "validation"))),
-        (accuracy, "Accuracy in %", (("train_accuracy", "training"), ("val_accuracy", "validation"))),
+        (accuracy, "Accuracy in %", (("train_accuracy", "training"), ("val_accuracy", "validation"), *balanced)),
         (rate, "Learning rate", (("learning_rate", ""),)),
     ):
         style_axes(axes, theme, title)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.machine.progress import check_stop
 from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
 from resnetkit.results.mistakes_plot import draw_mistakes
 from resnetkit.results.page_text import (
@@ -188,7 +189,9 @@ def write_report(folder: Path, data: ReportData) -> Path:
     with ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:  # one picture, while the next is drawn
         mistakes = encoder.submit(encode_png, to_array(draw_mistakes(shown)), None) if shown else None
         charts = _draw_charts(data, encoder)
+    check_stop()
     page = _render(data, charts)
+    check_stop()  # from here on, the files of one report replace those of another
     figures = folder / FIGURES_NAME
     figures.mkdir(exist_ok=True)
     for name, chart in charts.items():
@@ -292,6 +295,7 @@ def _find_shown(split: SplitFigures) -> list[int]:
 def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
     pictures = {}
     for name, draw in _list_charts(data):
+        check_stop()
         light, dark = draw(LIGHT), draw(DARK)
         size = [round(96 * inches) for inches in light.get_size_inches()]
         encoded = [encoder.submit(encode_png, to_array(figure)) for figure in (light, dark)]

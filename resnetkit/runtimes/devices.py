@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +68,29 @@ def choose_device(device: str) -> torch.device:
             "set 'device' to one of them, or to auto"
         )
     return torch.device(wanted)
+
+
+@contextmanager
+def use_default_settings() -> Iterator[None]:
+    """Compute as PyTorch does by itself, whatever the process has set: autocast, default type and device, gradients.
+
+    The default type is the process's: other threads share it meanwhile, where it is not float32.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if (dtype := torch.get_default_dtype()) != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+        yield
 
 
 def _has_bf16_cpu() -> bool:

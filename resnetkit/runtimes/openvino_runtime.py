@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from resnetkit.machine.forks import add_survivor, keep_forever, run_apart
 from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.threads import read_cpu_quota
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
@@ -21,11 +24,20 @@ _DEVICE = "CPU"
 _PRECISIONS = {"bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16"), "fp32": ("f32", "FP32")}
 
 
+class _Network(NamedTuple):
+    """A compiled network, the memory that it reads from and that must outlive it, and what runs it."""
+
+    compiled: ov.CompiledModel
+    blob: np.ndarray | None
+    requests: list[ov.InferRequest]
+
+
 class OpenVinoRuntime:
     """A network in OpenVINO; see `Runtime`.
 
     One compiled network serves single images and batches, with and without features: on a CPU neither a dynamic
-    batch dimension nor the two additional outputs take time that can be measured.
+    batch dimension nor the two additional outputs take time that can be measured. In a forked child the network is
+    opened anew at its first run.
     """
 
     name = "openvino"
@@ -39,21 +51,43 @@ class OpenVinoRuntime:
             WeightsError: The weights or the graph cannot be read.
             RuntimeError: OpenVINO refuses the network.
         """
-        core = ov.Core()
-        precision = choose_precision(options.precision, list_precisions(core), "OpenVINO on this CPU")
-        self._source = source
-        self._compiled, self._blob = _load(core, source, _get_properties(precision, options), cache_folder)
-        self.precision = "int8" if source.graph_path is not None and is_quantized(source.graph_path) else precision
-        num_streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self._requests = [self._compiled.create_infer_request() for _ in range(num_streams)]
+        self._source, self._options, self._cache_folder = source, options, cache_folder
         self._lock = threading.Lock()
+        self._network: _Network | None
+        self._network, self.precision = run_apart(self._open)
+        add_survivor(self)
+
+    def _open(self) -> tuple[_Network, str]:
+        core = ov.Core()
+        precision = choose_precision(self._options.precision, list_precisions(core), "OpenVINO on this CPU")
+        properties = _get_properties(precision, self._options)
+        compiled, blob = _load(core, self._source, properties, self._cache_folder)
+        num_streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        graph = self._source.graph_path
+        return (
+            _Network(compiled, blob, [compiled.create_infer_request() for _ in range(num_streams)]),
+            "int8" if graph is not None and is_quantized(graph) else precision,
+        )
+
+    def survive_fork(self) -> None:
+        """Forget the parent's network, whose threads are not here, without deleting it, which would wait for them."""
+        self._lock = threading.Lock()
+        if self._network is not None:
+            keep_forever(self._network, *self._network, *self._network.requests)
+        self._network = None
 
     def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
-        parts = np.array_split(np.ascontiguousarray(images), min(len(images), len(self._requests)))
+        return run_apart(self._run, images, with_features)
+
+    def _run(self, images: np.ndarray, with_features: bool) -> NetworkOutput:
         wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
-            requests = self._requests[: len(parts)]
+            if self._network is None:
+                self._network, self.precision = self._open()
+            requests = self._network.requests
+            parts = np.array_split(np.ascontiguousarray(images), min(len(images), len(requests)))
+            requests = requests[: len(parts)]
             with ExitStack() as running:  # waits for all that read the images, also where one fails
                 for request, part in zip(requests, parts, strict=True):
                     request.set_input_tensor(ov.Tensor(part, shared_memory=True))
@@ -82,8 +116,8 @@ def _get_properties(precision: str, options: RuntimeOptions) -> dict[str, str | 
         # For throughput, streams of few threads run parts of a batch, each at its own pace.
         "PERFORMANCE_HINT": "THROUGHPUT" if options.is_for_batches else "LATENCY",
     }
-    if options.threads:
-        properties["INFERENCE_NUM_THREADS"] = options.threads
+    if threads := options.threads or read_cpu_quota():
+        properties["INFERENCE_NUM_THREADS"] = threads
     return properties
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from resnetkit.machine.forks import run_apart
 from resnetkit.machine.threads import count_cores, fix_thread_count, use_threads
-from resnetkit.runtimes.devices import choose_device, list_precisions
+from resnetkit.runtimes.devices import choose_device, list_precisions, use_default_settings
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.weights.models import load_model
 
@@ -30,6 +31,10 @@ class TorchRuntime:
             RuntimeOptionError: The machine lacks the device, or the device the precision.
             WeightsError: The weights cannot be read.
         """
+        run_apart(self._open, source, options)
+
+    @use_default_settings()
+    def _open(self, source: NetworkSource, options: RuntimeOptions) -> None:
         device = choose_device(options.device)
         self.device = str(device)
         self.precision = choose_precision(options.precision, list_precisions(device), f"PyTorch on {device}")
@@ -40,14 +45,20 @@ class TorchRuntime:
         self._head_weights: np.ndarray = model.fc.weight.detach().numpy().copy()
         _fold_batch_norms(model)
         self._model = model.requires_grad_(False).to(device, self._dtype, memory_format=torch.channels_last)
-        self._mean = torch.tensor(source.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(source.std, device=device).view(1, 3, 1, 1)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+            for values in (source.mean, source.std)
+        )
 
     def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
+        return run_apart(self._run, images, with_features)
+
+    def _run(self, images: np.ndarray, with_features: bool) -> NetworkOutput:
         model = self._model
-        with torch.inference_mode(), self._settings():
-            pixels = torch.as_tensor(images).to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)
+        # The caller's autocast would round.
+        with torch.autocast(self._mean.device.type, enabled=False), torch.inference_mode(), self._settings():
+            pixels = torch.from_numpy(images).to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)
             x = pixels.div_(255).sub_(self._mean).div_(self._std).to(self._dtype)  # (N, 3, S, S)
 
             x = model.maxpool(model.relu(model.bn1(model.conv1(x))))

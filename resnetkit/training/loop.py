@@ -21,16 +21,19 @@ from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_learning_rate
 from resnetkit.machine import ranks
+from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.threads import fix_thread_count
+from resnetkit.machine.threads import choose_thread_count, fix_thread_count, use_threads
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.feature_parts import remove_parts
-from resnetkit.training.opening import open_run
+from resnetkit.results.metrics import compute_mean_recall
+from resnetkit.runtimes.devices import use_default_settings
+from resnetkit.training.opening import complete, open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run
-from resnetkit.training.state import Row, find_best
+from resnetkit.training.state import Row
 from resnetkit.training.tracking import Tracker, hide_password, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
@@ -44,12 +47,12 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
-def train(parameters: TrainParameters, source: Path, progress: Progress | None = None) -> TrainingResult:
+def train(parameters: TrainParameters, source: Path | None, progress: Progress | None = None) -> TrainingResult:
     """Train a classifier on a folder or table of images.
 
     Args:
-        parameters: All settings; `dataset_folder` is not looked at.
-        source: The data set, see `read_dataset`.
+        parameters: All settings; of a run that is gone on with, those that were never given are its own.
+        source: The data set, see `read_dataset`; None for that of the run which `resume_from` names.
         progress: How the caller stops training and hears about epochs.
 
     Returns:
@@ -66,10 +69,16 @@ def train(parameters: TrainParameters, source: Path, progress: Progress | None =
         LostProcessError: Another of them has ended; the message says how to go on.
     """
     with ranks.join():
-        return _train(parameters, source, progress or Progress())
+        return run_apart(_train, parameters, source, progress or Progress())
 
 
-def _train(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
+def _train(parameters: TrainParameters, source: Path | None, progress: Progress) -> TrainingResult:
+    parameters, source = complete(parameters, source)
+    with use_default_settings(), use_threads(choose_thread_count()):
+        return _train_and_conclude(parameters, source, progress)
+
+
+def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
     began = time.monotonic()
     if not ranks.is_first():  # the first process shows bars and keeps records
         progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
@@ -100,7 +109,9 @@ def _train(parameters: TrainParameters, source: Path, progress: Progress) -> Tra
         if run.is_head_kept:
             reason += "; the solved head before them was better on the validation images and is kept"
         finish_importing()
-        result = conclude(run, reason, began)
+        run.has_ended = True
+        with progress.is_current():
+            result = conclude(run, reason, began)
         remove_parts(run.folder)
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)
@@ -118,7 +129,7 @@ def _solve(run: Run, tracker: Tracker) -> str:
             tracker.log_epoch(row)
         run.progress.on_epoch()
         logger.info("%s", path.reason)
-    best = find_best(run.state.history)
+    best = run.state.best
     assert best is not None
     return f"solved the head for {len(run.state.history)} strengths and kept {best['strength']:g}"
 
@@ -147,7 +158,8 @@ def _find_reason_to_end(run: Run, deadline: float) -> str | None:
     if state.epoch >= recipe.epochs:
         return f"trained {state.epoch} epochs"
     if patience and state.epochs_without_progress >= patience:
-        return f"stopped early after {state.epoch} epochs, {patience} without a better validation accuracy"
+        figure = "balanced accuracy" if state.figure == "val_balanced_accuracy" else "validation accuracy"
+        return f"stopped early after {state.epoch} epochs, {patience} without a better {figure}"
     if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
         return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
     return None
@@ -181,15 +193,14 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
             figures.add(loss, logits, targets, share.images)
             bar.advance(loss=figures.loss, lr=learning_rate, val=run.last_accuracy)
         figures.sum_up()
-        val_loss, val_accuracy = _validate(run)
-        _check_finite(val_loss, (epoch + 1) * num_batches - 1, learning_rate, run)
-        bar.advance(0, loss=figures.loss, lr=learning_rate, val=val_accuracy)
+        validation = _validate(run)
+        _check_finite(validation["val_loss"], (epoch + 1) * num_batches - 1, learning_rate, run)
+        bar.advance(0, loss=figures.loss, lr=learning_rate, val=validation["val_accuracy"])
     row = {
         "epoch": epoch + 1,
         "train_loss": figures.loss,
         "train_accuracy": figures.accuracy,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
+        **validation,
         "learning_rate": learning_rate,
         "seconds": time.monotonic() - began,
     }
@@ -265,12 +276,17 @@ class _Figures:
         return None if self._right is None else self._right / self._count
 
 
-def _validate(run: Run) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy on the validation split, as the network is now."""
+def _validate(run: Run) -> Row:
+    """Return the mean cross-entropy and the accuracies on the validation split, as the network is now."""
     predictions = run.learner.predict("val", run.progress)
     logits = torch.from_numpy(predictions.logits)
     loss = F.cross_entropy(logits.double(), torch.from_numpy(predictions.labels)).item()
-    return loss, float(np.mean(predictions.logits.argmax(1) == predictions.labels))
+    answers = predictions.logits.argmax(1)
+    return {
+        "val_loss": loss,
+        "val_accuracy": float(np.mean(answers == predictions.labels)),
+        "val_balanced_accuracy": compute_mean_recall(predictions.labels, answers),
+    }
 
 
 def _check_finite(loss: float, step: int, learning_rate: float, run: Run) -> None:
@@ -290,7 +306,9 @@ def _explain_failures(run: Run) -> Iterator[None]:
         with ranks.explain_losses():
             yield
     except TrainingStopped as error:
-        where = "" if run.recipe.is_solved else f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
+        where = f" in epoch {run.state.epoch + 1} of {run.recipe.epochs}"
+        if run.has_ended or run.recipe.is_solved:
+            where = " after training, before its report" if run.has_ended else ""
         raise TrainingStopped(
             f"stopped on request{where}; {run.describe_kept()}",
             run.folder / BEST_CHECKPOINT if run.state.history else None,

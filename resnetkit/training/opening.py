@@ -23,6 +23,7 @@ from resnetkit.learners.initialization import Start, initialize
 from resnetkit.learners.learner import ImageSplits, Learner
 from resnetkit.learners.optimization import (
     Loss,
+    choose_criterion,
     choose_numerics,
     compute_class_weights,
 )
@@ -31,6 +32,7 @@ from resnetkit.learners.sharing import check_folder_is_seen, check_processes
 from resnetkit.machine import ranks
 from resnetkit.machine.files import resolve_path, write_text
 from resnetkit.machine.progress import Progress
+from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.sources.brightness import find_value_range
@@ -56,7 +58,11 @@ from resnetkit.training.state import (
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
 from resnetkit.weights.metadata import find_preprocessing
 
+logger = get_logger()
+
 DATA_REPORT_FILE = "data_report.json"
+#: Parameters that a run that is gone on with has anew.
+_OF_ONE_START = frozenset({"resume_from", "run_folder", "output_folder", "evaluate_only"})
 
 
 def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
@@ -86,6 +92,26 @@ def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> R
             lock.close()
         raise
     return run
+
+
+def complete(parameters: TrainParameters, source: Path | None) -> tuple[TrainParameters, Path]:
+    """Take what was not given from the run that is gone on with, the place of its data set included.
+
+    Raises:
+        ParameterError: There is no such run, or no data set.
+    """
+    if parameters.resume_from:
+        earlier = read_state(resolve_path(parameters.resume_from)).parameters
+        names = TrainParameters.model_fields.keys() - parameters.model_fields_set - _OF_ONE_START
+        own = {name: earlier[name] for name in names if name in earlier}
+        if "***@" in str(own.get("tracking")):
+            logger.warning("'tracking' was %s; its password was not kept: give it anew", own.pop("tracking"))
+        parameters = parameters.updated(own)
+        if source is None and earlier.get("dataset_folder"):
+            source = Path(str(earlier["dataset_folder"]))
+    if source is None:
+        raise ParameterError("no data set; expected a path of a folder or of a CSV/TSV file, got nothing")
+    return parameters, source
 
 
 def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
@@ -123,12 +149,13 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     ranks.check_agreement(**{"data set": content})
     numerics, threads = ranks.share((learner.numerics, torch.get_num_threads()))
     state = TrainingState(
-        parameters.model_dump(),
+        {**parameters.model_dump(), "dataset_folder": str(source.absolute())},
         Circumstances(content, start.content_hash, numerics, threads, ranks.get_size()),
         dataset.classes,
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
         split_rule=split_rule,
+        figure=choose_criterion(parameters.class_weights, dataset).figure,
     )
     if earlier_folder is None:
         folder = _create_folder(parameters, output_folder, state)
@@ -150,7 +177,7 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
     check_circumstances(earlier, now.circumstances)
     if ranks.is_first():
         remove_temporary_files(folder)
-    state = replace(earlier, parameters=now.parameters)
+    state = replace(earlier, parameters=now.parameters, figure=earlier.figure if earlier.history else now.figure)
     check_weights(state, learner.module)
     learner.restore(state.weights, state.average)
     return state

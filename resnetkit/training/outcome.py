@@ -28,6 +28,7 @@ from resnetkit.exports.export import (
 )
 from resnetkit.learners.label_check import LabelCheck, check_labels
 from resnetkit.learners.learner import Predictions
+from resnetkit.learners.optimization import choose_criterion
 from resnetkit.machine.files import atomic_path, write_json
 from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.unused import find_unused
@@ -39,7 +40,7 @@ from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
 from resnetkit.training.run import Run, get_versions
 from resnetkit.training.run_folder import refresh_latest
-from resnetkit.training.state import Row, find_best
+from resnetkit.training.state import Row
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights, write_checkpoint
 from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import load_model
@@ -165,7 +166,7 @@ def conclude(run: Run, reason: str, began: float) -> TrainingResult:
 
 def summarize(run: Run) -> TrainingResult:
     """Return what a process knows at the end that is not the first one: the best epoch, and no figures of its own."""
-    best = find_best(run.state.history) or {}
+    best = run.state.best or {}
     return TrainingResult(
         folder=run.folder,
         checkpoint=run.folder / BEST_CHECKPOINT,
@@ -202,7 +203,7 @@ def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -
 def _keep_answers(run: Run, judgements: Sequence[Judgement]) -> LabelCheck:
     """Write what the model says about its images, and which labels that calls into question."""
     _write_predictions(run.folder, judgements)
-    began, best = time.monotonic(), find_best(run.state.history)
+    began, best = time.monotonic(), run.state.best
     choice = (best["scaling"], best["strength"]) if best is not None and run.recipe.is_solved else None
     labels = check_labels(run.learner, choice, judgements, run.progress)
     labels.write(run.folder)
@@ -247,7 +248,7 @@ def _write_report(
         cross_validation=labels.figures,
         findings=run.data_report.to_dict(),
         samples=collect_samples(run.dataset.train, result.classes, run.preprocessing.value_range),
-        reasons=run.recipe.reasons,
+        reasons={**run.recipe.reasons, "best": _explain_choice(run)},
         parameters=run.parameters.model_dump(),
         unused=find_unused(run.parameters),
         versions=get_versions(),
@@ -257,6 +258,16 @@ def _write_report(
         finished_at=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
     write_report(run.folder, data)
+
+
+def _explain_choice(run: Run) -> str:
+    """Say which figure chose the weights, and why that one."""
+    criterion = choose_criterion(run.parameters.class_weights, run.dataset)
+    reason = criterion.reason if criterion.figure == run.state.figure else "as when the run began"
+    if run.state.figure == "val_balanced_accuracy":
+        return f"the highest mean recall of the classes (balanced accuracy), then the lowest loss: {reason}"
+    figure = "the lowest held-out log loss" if run.recipe.is_solved else "the highest accuracy, then the lowest loss"
+    return f"{figure}: {reason}"
 
 
 def _get_splits(run: Run) -> dict[str, Sequence[Sample]]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,6 +68,7 @@ class Run:
         state: What a resumed run goes on from.
         timings: Seconds by name, for the report.
         lock: Keeps other processes out of the run folder.
+        has_ended: Whether there are no more epochs, but the conclusion.
     """
 
     parameters: TrainParameters
@@ -81,6 +83,7 @@ class Run:
     state: TrainingState
     timings: dict[str, float] = field(default_factory=dict)
     lock: RunFolderLock | None = None
+    has_ended: bool = False
     _unsaved_best: tuple[Row, Mapping[str, torch.Tensor]] | None = None
     _save_after: float = -math.inf
     _is_published: bool = False
@@ -107,12 +110,13 @@ class Run:
     def describe(self, row: Row) -> ModelMetadata:
         """Return what the checkpoint of an epoch says about itself; nothing of it depends on time or place."""
         settings = {name: value for name, value in self.parameters.model_dump().items() if name not in FREE_PARAMETERS}
+        names = ("epoch", "strength", "val_accuracy", "val_loss", self.state.figure)
         return ModelMetadata(
             model_name=self.parameters.model_name,
             classes=self.dataset.classes,
             preprocessing=self.preprocessing,
             small_input_stem=self.parameters.small_input_stem,
-            metrics={name: row[name] for name in ("epoch", "strength", "val_accuracy", "val_loss") if name in row},
+            metrics={name: row[name] for name in dict.fromkeys(names) if name in row},
             versions=get_versions(),
             training={**settings, "numerics": self.learner.numerics, "recipe": self.recipe.to_dict()},
         )
@@ -120,7 +124,7 @@ class Run:
     @property
     def is_head_kept(self) -> bool:
         """Whether no epoch was better than the solved head before them."""
-        best = find_best(self.state.history)
+        best = self.state.best
         return best is not None and best.get("epoch") == 0
 
     def adopt(self, preparation: Preparation, seconds: float) -> None:
@@ -135,6 +139,7 @@ class Run:
             "train_accuracy": None,
             "val_loss": figures["val_loss"],
             "val_accuracy": figures["val_accuracy"],
+            "val_balanced_accuracy": figures["val_balanced_accuracy"],
             "learning_rate": 0.0,
             "seconds": seconds,
         }
@@ -155,14 +160,14 @@ class Run:
         return optimizer
 
     def finish_epoch(self, row: Row, optimizer: torch.optim.Optimizer) -> None:
-        """Take up what an epoch came to, and save it unless something was saved within the last second."""
+        """Take up what an epoch came to, and save it unless something was saved just before."""
         state, is_due = self.state, time.monotonic() >= self._save_after
         learner = self.learner
         content = learner.module.state_dict(), learner.get_average(), optimizer.state_dict()
         if not is_due:  # the next step changes them
             content = tuple(copy_to_cpu(part) for part in content)
         best = self._unsaved_best
-        if find_best([*state.history, row]) is row:
+        if find_best([*state.history, row], state.figure) is row:
             best = row, learner.get_state_dict()
         # All of it or, where memory was too small for a copy, nothing.
         self._unsaved_best, (state.weights, state.average, state.optimizer) = best, content
@@ -179,6 +184,7 @@ class Run:
                 "train_loss": solution.train_loss,
                 "val_loss": solution.val_loss,
                 "val_accuracy": solution.val_accuracy,
+                "val_balanced_accuracy": solution.val_balanced_accuracy,
                 "held_out_loss": solution.held_out_loss,
                 "iterations": solution.num_iterations,
                 "seconds": seconds / len(path.solutions),
@@ -186,7 +192,7 @@ class Run:
             }
             for solution in path.solutions
         ]
-        best = find_best(rows)
+        best = find_best(rows, self.state.figure)
         assert best is not None
         self._unsaved_best = best, self.learner.get_state_dict()
         self.state.weights = self.learner.module.state_dict()
@@ -233,17 +239,28 @@ class Run:
 
     def describe_kept(self) -> str:
         """Say in words what a failed or stopped run leaves behind."""
-        best = find_best(self.state.history[: self._num_saved])
+        best = find_best(self.state.history[: self._num_saved], self.state.figure)
         kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
         if best is not None and "strength" in best:
             kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"
+        elif best is not None and self.has_ended:
+            kept = (
+                f"the best weights (epoch {best['epoch']}, {describe_accuracy(best, self.state.figure)}) are kept; "
+                f"resume_from={self.folder} goes on to the report"
+            )
         elif best is not None:
             last = self.state.history[self._num_saved - 1]["epoch"]
             kept = (
-                f"the best weights so far (epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}) are "
+                f"the best weights so far (epoch {best['epoch']}, {describe_accuracy(best, self.state.figure)}) are "
                 f"kept; resume_from={self.folder} goes on after epoch {last}"
             )
         return kept
+
+
+def describe_accuracy(figures: Mapping[str, Any], figure: str) -> str:
+    """Say how accurate weights are on the validation images, by the figure that chose them as well."""
+    balanced = f", balanced {figures[figure]:.4f}" if figure == "val_balanced_accuracy" else ""
+    return f"validation accuracy {figures['val_accuracy']:.4f}{balanced}"
 
 
 def get_versions() -> dict[str, str]:

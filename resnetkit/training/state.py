@@ -31,8 +31,8 @@ _MAX_NUMBER = 10**9
 _PLAIN = (str, int, float, bool, type(None), list)
 
 #: Figures of one epoch: epoch (from 1; 0 is a solved head before them), train_loss, train_accuracy (None for mixed
-#: targets), val_loss, val_accuracy, learning_rate (of the last step), seconds. Or of one strength of a solved head, see
-#: `Run.finish_path`.
+#: targets), val_loss, val_accuracy, learning_rate (of the last step), seconds, val_balanced_accuracy (None where it was
+#: not measured). Or of one strength of a solved head, see `Run.finish_path`.
 Row = dict[str, Any]
 
 #: Parameters that a resumed run may change: none of them has an influence on the weights of an epoch. What the
@@ -80,6 +80,7 @@ class TrainingState:
         recipe: How it is trained, `Recipe.to_dict()`; empty in runs from before there were recipes.
         average: State dict of the moving average of the weights; empty where there is none, or before the first epoch.
         split_rule: How validation images were drawn, see `SPLIT_RULES`; states of the first rule do not say it.
+        figure: What of the history chooses, see `Criterion`; states from before there was a choice do not say it.
     """
 
     parameters: dict[str, Any]
@@ -91,6 +92,7 @@ class TrainingState:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     split_rule: int = 1
     average: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    figure: str = "val_accuracy"
 
     @property
     def epoch(self) -> int:
@@ -103,22 +105,31 @@ class TrainingState:
 
     @property
     def epochs_without_progress(self) -> int:
-        """Number of epochs since validation accuracy last rose."""
+        """Number of epochs since the figure that chooses last rose."""
         if not self._epochs:
             return 0
-        accuracies = [row["val_accuracy"] for row in self._epochs]
+        accuracies = [row[self.figure] for row in self._epochs]
         return len(accuracies) - 1 - accuracies.index(max(accuracies))
 
+    @property
+    def best(self) -> Row | None:
+        """The best epoch, or the solution that a solved head chose; None before there is one."""
+        return find_best(self.history, self.figure)
 
-def find_best(history: Sequence[Row]) -> Row | None:
-    """Return the best row: the one that a solved head chose, or the epoch of the highest validation accuracy.
+
+def find_best(history: Sequence[Row], figure: str) -> Row | None:
+    """Return the best row: the one that a solved head chose, or the epoch of the highest accuracy.
 
     Of epochs that are equal in accuracy the one of the lowest loss is the best, then the earliest.
+
+    Args:
+        history: What to choose from.
+        figure: Which accuracy: val_accuracy or val_balanced_accuracy.
     """
     for row in history:
         if row.get("is_chosen"):
             return row
-    return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]), default=None)
+    return min(history, key=lambda row: (-row[figure], row["val_loss"]), default=None)
 
 
 def copy_to_cpu(value: Any) -> Any:
@@ -274,11 +285,15 @@ def _parse_state(content: Any) -> TrainingState:
             raise TypeError(f"a {type(part).__name__} where names and values should be")
     if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):
         raise ValueError("its parameters are no plain values")
-    _check_history(state.history)
+    if state.figure not in ("val_accuracy", "val_balanced_accuracy"):
+        raise ValueError("its best epoch is chosen by a figure that none has")
+    _check_history(state.history, state.figure)
+    for row in state.history:
+        row.setdefault("val_balanced_accuracy", None)  # runs from before it was measured
     return state
 
 
-def _check_history(history: Any) -> None:
+def _check_history(history: Any, figure: str) -> None:
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
         raise ValueError("its history is no list of rows")
     first = 0 if history and history[0].get("epoch") == 0 else 1  # a solved head comes before the epochs
@@ -287,8 +302,8 @@ def _check_history(history: Any) -> None:
         is_finite = all(math.isfinite(value) for value in row.values() if isinstance(value, float))
         if row.keys() != history[0].keys() or not (is_plain and is_finite) or row.get("epoch", number) != number:
             raise ValueError(f"row {number} of its history is no row of figures")
-        figures = [row.get(name) for name in ("val_accuracy", "val_loss", "seconds")]
-        if not all(type(value) in (int, float) for value in figures) or not 0 <= row["val_accuracy"] <= 1:
+        figures = [row.get(name) for name in (figure, "val_accuracy", "val_loss", "seconds")]
+        if not all(type(value) in (int, float) for value in figures) or not all(0 <= each <= 1 for each in figures[:2]):
             raise ValueError(f"row {number} of its history lacks figures")
 
 

@@ -5,14 +5,16 @@ Nothing is started and no port is opened. Tracking that fails costs a warning, n
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from resnetkit.machine.files import get_ikomia_root
@@ -26,10 +28,16 @@ if TYPE_CHECKING:
 
 logger = get_logger()
 
+Result = TypeVar("Result")
+
 EXPERIMENT = "train_resnet"
+_THREAD_NAME = "tracking"
 
 #: Seconds that a server has for an answer; mlflow's own patience adds up to minutes.
 _TIMEOUT_S = 5
+#: Seconds that a call has for a whole answer, however it trickles in, and bytes that an answer may have.
+_DEADLINE_S = 30.0
+_MAX_ANSWER_BYTES = 16 << 20
 _SERVER_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
@@ -39,6 +47,7 @@ class _Backend(Protocol):
     def log_parameters(self, parameters: Mapping[str, str]) -> None: ...
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
     def log_file(self, path: Path) -> None: ...
+    def log_places(self, places: Mapping[str, str]) -> None: ...
     def close(self, status: str) -> None: ...
 
 
@@ -69,17 +78,18 @@ class Tracker:
                 backend.log_metrics(metrics, step)
 
     def log_result(self, result: TrainingResult) -> None:
-        """Hand over the final figures, the report and the weights."""
+        """Hand over the final figures, the report, and where the weights are: no store grows by 45 to 240 MB a run."""
         figures = {"best_val_accuracy": result.best["val_accuracy"]}
         if result.test_metrics is not None:
             figures["test_accuracy"] = result.test_metrics["accuracy"]
-        names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME, "metrics.json", result.checkpoint.name)
+        names = (REPORT_NAME, CURVES_NAME, CONFUSION_NAME, MISTAKES_NAME, "metrics.json")
         with self._guard() as backend:
             if backend is not None:
                 backend.log_metrics(figures, int(result.best.get("epoch", self._num_rows)))
                 for name in names:
                     if (result.folder / name).is_file():
                         backend.log_file(result.folder / name)
+                backend.log_places({"run_folder": str(result.folder), "checkpoint": str(result.checkpoint)})
 
     def close(self, status: str) -> None:
         """End the run with one of mlflow's words: FINISHED, FAILED or KILLED."""
@@ -146,30 +156,37 @@ class _MlflowRun:
         from mlflow.tracking import MlflowClient
 
         self._is_remote = not address.startswith("file:")
-        with self._patience():
-            self._client = MlflowClient(tracking_uri=address)
-            self._run_id = self._client.create_run(self._find_experiment(), run_name=run_name).info.run_id
+        if self._is_remote:
+            _bound_answers()
+        self._client = MlflowClient(tracking_uri=address)
+        self._run_id = self._call(
+            lambda: self._client.create_run(self._find_experiment(), run_name=run_name)
+        ).info.run_id
 
     def log_parameters(self, parameters: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        with self._patience():
-            self._client.log_batch(self._run_id, params=[Param(name, text) for name, text in parameters.items()])
+        entries = [Param(name, text) for name, text in parameters.items()]
+        self._call(lambda: self._client.log_batch(self._run_id, params=entries))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with self._patience():
-            self._client.log_batch(self._run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
+        entries = [Metric(name, value, now, step) for name, value in metrics.items()]
+        self._call(lambda: self._client.log_batch(self._run_id, entries))
 
     def log_file(self, path: Path) -> None:
-        with self._patience():
-            self._client.log_artifact(self._run_id, str(path))
+        self._call(lambda: self._client.log_artifact(self._run_id, str(path)))
+
+    def log_places(self, places: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        entries = [RunTag(name, text) for name, text in places.items()]
+        self._call(lambda: self._client.log_batch(self._run_id, tags=entries))
 
     def close(self, status: str) -> None:
-        with self._patience():
-            self._client.set_terminated(self._run_id, status)
+        self._call(lambda: self._client.set_terminated(self._run_id, status))
 
     def _find_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
@@ -181,6 +198,33 @@ class _MlflowRun:
                 if experiment is None:
                     raise
         return str(experiment.experiment_id)
+
+    def _call(self, call: Callable[[], Result]) -> Result:
+        """Call a server in a thread that is left alone when its time is up: a limit on each read would not end it.
+
+        Raises:
+            TimeoutError: It is.
+        """
+        if not self._is_remote:
+            return call()
+        results: list[Result] = []
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                results.append(call())
+            except Exception as error:
+                errors.append(error)
+
+        with self._patience():
+            thread = threading.Thread(target=work, name=_THREAD_NAME, daemon=True)
+            thread.start()
+            thread.join(_DEADLINE_S)
+        if errors:
+            raise errors[0]
+        if not results:
+            raise TimeoutError(f"no whole answer within {_DEADLINE_S:g} s")
+        return results[0]
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -196,6 +240,27 @@ class _MlflowRun:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _bound_answers() -> None:
+    """Let no answer to our own calls fill the memory; mlflow offers no limit, and reads through requests."""
+    from requests import Response
+
+    if hasattr(Response.iter_content, "is_bounded"):
+        return
+    read = Response.iter_content
+
+    def iter_content(self: Response, *arguments: Any, **named: Any) -> Iterator[bytes]:
+        size = 0
+        for chunk in read(self, *arguments, **named):
+            size += len(chunk)
+            if size > _MAX_ANSWER_BYTES and threading.current_thread().name == _THREAD_NAME:
+                self.close()
+                raise OSError(errno.EFBIG, f"its answer has more than {_MAX_ANSWER_BYTES} bytes")
+            yield chunk
+
+    iter_content.is_bounded = True  # type: ignore[attr-defined]
+    Response.iter_content = iter_content  # type: ignore[method-assign]
 
 
 class _TensorBoardFiles:
@@ -217,6 +282,9 @@ class _TensorBoardFiles:
 
     def log_file(self, path: Path) -> None:
         """Do nothing: the file is in the run folder already."""
+
+    def log_places(self, places: Mapping[str, str]) -> None:
+        """Do nothing: so are the weights."""
 
     def close(self, status: str) -> None:  # noqa: ARG002 - TensorBoard knows none
         self._writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -53,23 +54,62 @@ def add_counters(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def initialize_model(model_name: str, num_classes: int, seed: int, small_input_stem: bool = False) -> nn.Module:
-    """Build a network with torchvision's random initialization; torch's global random state stays as it was."""
-    from torchvision import models
+    """Build a network with the weights that torchvision draws after `torch.manual_seed(seed)`.
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: nn.Module = models.get_model(model_name, weights=None, num_classes=num_classes)
-        if small_input_stem:
-            nn.init.kaiming_normal_(_replace_stem(model).weight, mode="fan_out", nonlinearity="relu")
+    They come from a generator of their own, so that no other thread has a part in them. Torchvision draws twice: each
+    layer initializes itself as it is made, the downsampling of a stage before its first block, and then all
+    convolutions anew, in the order of their names.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    model = build_model(model_name, num_classes).to(torch.float32).to_empty(device="cpu")
+    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    for name in sorted(convolutions, key=_find_place_of_making):
+        _discard(convolutions[name].weight, generator)
+    head = initialize_head(model.fc.in_features, num_classes, generator)  # type: ignore[arg-type, union-attr]
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    model.load_state_dict(head, strict=False)
+    if small_input_stem:
+        with torch.device("meta"):  # which draws nothing
+            stem = _replace_stem(model)
+        stem.to(torch.float32).to_empty(device="cpu")
+        _discard(stem.weight, generator)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     return model
 
 
-def initialize_head(feature_size: int, num_classes: int, seed: int) -> dict[str, torch.Tensor]:
-    """Return a new last layer, initialized from the seed: `fc.weight` (num_classes, feature_size) and `fc.bias`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = nn.Linear(feature_size, num_classes)
-    return {f"fc.{name}": tensor for name, tensor in head.state_dict().items()}
+def initialize_head(feature_size: int, num_classes: int, seed: int | torch.Generator) -> dict[str, torch.Tensor]:
+    """Return a new last layer: `fc.weight` (num_classes, feature_size) and `fc.bias`, drawn as `nn.Linear` does.
+
+    Args:
+        feature_size: Inputs.
+        num_classes: Outputs.
+        seed: Start of the draws, or what is drawn from.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed) if isinstance(seed, int) else seed
+    bound = 1 / math.sqrt(feature_size)
+    weight, bias = (
+        torch.empty(shape, dtype=torch.float32, device="cpu") for shape in ((num_classes, feature_size), (num_classes,))
+    )
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    nn.init.uniform_(bias, -bound, bound, generator=generator)
+    return {"fc.weight": weight, "fc.bias": bias}
+
+
+def _find_place_of_making(name: str) -> tuple[int, ...]:
+    """Return what a convolution's name is sorted by: the order in which torchvision makes them."""
+    if name == "conv1":
+        return (0,)
+    stage, block, layer = name.split(".")[:3]
+    return int(stage.removeprefix("layer")), int(block), 0 if layer == "downsample" else int(layer.removeprefix("conv"))
+
+
+def _discard(weight: torch.Tensor, generator: torch.Generator) -> None:
+    """Draw what a layer initializes its weights with."""
+    torch.empty(weight.shape, dtype=torch.float32, device="cpu").uniform_(generator=generator)
 
 
 def skip_padding(model: nn.Module) -> None:

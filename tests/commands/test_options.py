@@ -124,7 +124,7 @@ def test_the_last_of_two_counts():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: DATASET"),
+        ([], "no data set; expected a path of a folder or of a CSV/TSV file as DATASET, got ''"),
         ([""], "no data set; expected a path of a folder or of a CSV/TSV file as DATASET, got ''"),
         (["a", "b"], "unrecognized arguments: b"),
         (["--data", "a"], "no option '--data'; did you mean DATASET, which is given without an option?"),

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from resnetkit.exports.agreement import measure_agreement
 from resnetkit.exports.quantization import MAX_CALIBRATION_IMAGES, QuantizationError, quantize_graph
+from resnetkit.machine.progress import Progress, TrainingStopped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "quantize.py"
@@ -91,6 +94,32 @@ def test_no_more_images_are_read_than_are_used(graph, monkeypatch):
 
 
 # --- The example ---
+
+
+def test_a_stop_ends_calibration_between_two_images(graph):
+    pytest.importorskip("nncf")
+    asked = []
+
+    def is_stop_requested():
+        asked.append(1)
+        return len(asked) > 6  # four images are collected, then NNCF asks for them
+
+    with Progress(is_stop_requested).is_current(), pytest.raises(TrainingStopped):
+        quantize_graph(graph, [np.zeros((3, 64, 64), np.uint8)] * 4)
+    assert len(asked) == 7
+
+
+def test_a_stop_ends_the_check_of_an_export_within_few_images():
+    seen = []
+
+    def network(images):
+        seen.append(len(images))
+        return np.zeros((len(images), 3), np.float32)
+
+    with Progress(lambda: len(seen) >= 4).is_current(), pytest.raises(TrainingStopped):
+        measure_agreement(network, network, [torch.zeros(64, 3, 8, 8)])
+    assert sum(seen) <= 32  # of 128
+    assert measure_agreement(network, network, [torch.zeros(20, 3, 8, 8)]).num_images == 20
 
 
 def run_example(run_script, *arguments):

@@ -325,3 +325,24 @@ def test_the_known_names_and_defaults_stay():
         "seed": 0,
     }
     assert defaults.items() <= TrainParameters().model_dump().items()
+
+
+@pytest.mark.parametrize("value", [10**5000, "9" * 5000, -(10**5000)], ids=["number", "digits", "negative"])
+def test_a_number_of_thousands_of_digits_is_refused_by_name(value):
+    with pytest.raises(ParameterError, match=r"^'top_k' must be an integer from 1 to 1000, got ") as caught:
+        InferParameters().updated({"top_k": value})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("path", ["a" * 256, "a/" * 2049, "é" * 128], ids=["name", "path", "bytes"])
+def test_a_path_that_no_file_can_have_is_refused_by_name(path):
+    with pytest.raises(ParameterError, match=r"^'model_weight_file' must be .* longer than a path may be$"):
+        InferParameters().updated({"model_weight_file": path})
+    assert InferParameters().updated({"model_weight_file": f"b/{'a' * 255}"}).model_weight_file
+
+
+def test_what_was_given_is_known_though_it_is_the_default():
+    given_one = TrainParameters().updated({"epochs": 0})
+    assert given_one.model_fields_set == {"epochs"}
+    assert given_one.updated({"seed": 3}).model_fields_set == {"epochs", "seed"}
+    assert TrainParameters.from_strings({**given_one.to_strings(), "seed": "4"}).model_fields_set == {"seed"}

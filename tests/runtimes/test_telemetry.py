@@ -22,6 +22,27 @@ read = open_weights(Path(sys.argv[1])).read_state_dict
 graph = build_graph(NetworkSource("resnet18", 3, False, (0.5,) * 3, (0.2,) * 3, "", 64, read))
 quantize_graph(graph, [np.zeros((3, 64, 64), np.uint8)] * 2)
 """
+AFTER_OPENVINO = (
+    """
+import openvino  # by the user's script, with whatever that reports
+
+time.sleep(3)
+seen.clear()
+before = list_files()
+"""
+    + QUANTIZE
+    + ANSWER
+)
+TRAIN = """
+from resnetkit.parameters.training import TrainParameters
+from resnetkit.training.loop import train
+
+values = dict(model_weight_file=sys.argv[1], input_size=32, export_onnx=True, export_openvino=True, tracking="local")
+result = train(TrainParameters().updated(values), Path(sys.argv[2]))
+assert result.report.is_file()
+assert {"mlflow", "matplotlib", "sklearn", "onnx"} <= sys.modules.keys()
+before = {path for path in list_files() if path.parts[:2] in ((".cache", "matplotlib"), (".config", "matplotlib"))}
+"""
 WATCH = """
 import os, sys, time
 from pathlib import Path
@@ -30,18 +51,27 @@ os.environ.pop("CI", None)  # in which telemetry hides
 WATCHED = ("os.fork", "os.forkpty", "os.posix_spawn", "socket.getaddrinfo", "socket.gethostbyname", "socket.connect")
 seen = []
 sys.addaudithook(lambda event, args: seen.append((event, str(args)[:200])) if event in WATCHED else None)
+home = Path(os.environ["HOME"])
+
+
+def list_files():
+    return {path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+before = set()
 {work}
 time.sleep(0.5)
 assert not seen, seen
-home = Path(os.environ["HOME"])
-left = [path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+left = list_files() - before
 assert all(path.parts[0] == "Ikomia" for path in left), left
 """
 
 
-@pytest.mark.parametrize("work", [ANSWER, QUANTIZE], ids=["answer", "quantization"])
-def test_no_telemetry_runs(work, checkpoint_path, run_script):
-    run_script(WATCH.replace("{work}", work), [str(checkpoint_path)])
+@pytest.mark.parametrize(
+    "work", [ANSWER, AFTER_OPENVINO, TRAIN], ids=["answer", "quantization after openvino", "training"]
+)
+def test_no_telemetry_runs(work, checkpoint_path, three_digits, run_script):
+    run_script(WATCH.replace("{work}", work), [str(checkpoint_path), str(three_digits)], timeout_s=300)
 
 
 def test_the_package_for_telemetry_stays_importable(run_script):

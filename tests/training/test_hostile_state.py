@@ -72,7 +72,7 @@ def edit(folder, change):
 def test_a_whole_state_is_taken(trained):
     module, parameters, folder = trained
     state = resume(copy.deepcopy(module), parameters, folder)
-    assert state.history == [ROW]
+    assert state.history == [{**ROW, "val_balanced_accuracy": None}]  # from before it was measured
     assert state.circumstances == Circumstances("a", "b", "c", 1)
     assert all(torch.equal(state.weights[name], value) for name, value in module.state_dict().items())
 
@@ -127,6 +127,8 @@ EDITS = {
     "accuracy as text": lambda c: c["history"][0].update(val_accuracy="0.5"),
     "NaN accuracy": lambda c: c["history"][0].update(val_accuracy=float("nan")),
     "accuracy of 2": lambda c: c["history"][0].update(val_accuracy=2.0),
+    "chosen by nothing": lambda c: c.update(figure="val_loss"),
+    "chosen by what is missing": lambda c: c.update(figure="val_balanced_accuracy"),
     "epoch 7": lambda c: c["history"][0].update(epoch=7),
     "loss as tensor": lambda c: c["history"][0].update(val_loss=torch.ones(3)),
     "circumstances as number": lambda c: c.update(circumstances=3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from resnetkit.learners.finetuning import NetworkLearner
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.declaration import ParameterError
+from resnetkit.parameters.training import TrainParameters
 from resnetkit.training import loop as training
 from resnetkit.training import opening, run
 from resnetkit.training.loop import train
@@ -72,7 +74,9 @@ def assert_same_tensors(one, other):
 @pytest.fixture
 def each_epoch_better(monkeypatch):
     """Let validation find every epoch better than the one before."""
-    monkeypatch.setattr(training, "_validate", lambda run: (1.0, run.state.epoch / 10))
+    names = ("val_accuracy", "val_balanced_accuracy")
+    figures = lambda run: {"val_loss": 1.0, **dict.fromkeys(names, run.state.epoch / 10)}  # noqa: E731
+    monkeypatch.setattr(training, "_validate", figures)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,28 @@ def test_a_resumed_run_equals_the_uninterrupted_one(three_digits, make_parameter
     assert without_times(folder) == without_times(whole)
     assert_same_tensors(dict(read_state(folder).weights), dict(read_state(whole).weights))
     assert_same_tensors(dict(read_state(folder).optimizer), dict(read_state(whole).optimizer))
+
+
+def test_the_run_folder_alone_is_enough(three_digits, make_parameters, tmp_path):
+    whole = train(make_parameters(), three_digits).folder
+    folder = interrupt(make_parameters(output_folder=str(tmp_path / "interrupted")), three_digits, 1, 0)
+    resumed = train(TrainParameters().updated({"resume_from": str(folder)}), None)
+    assert resumed.folder == folder
+    assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    assert without_times(folder) == without_times(whole)
+    with pytest.raises(ParameterError, match=r"epochs=3, batch_size=8; got epochs=0, batch_size=4;"):
+        train(TrainParameters().updated({"resume_from": str(folder), "batch_size": 4, "epochs": 0}), None)
+
+
+def test_a_data_set_that_was_moved_is_named_and_given_anew(three_digits, make_parameters, tmp_path):
+    place, moved = tmp_path / "place", tmp_path / "moved"
+    shutil.copytree(three_digits, place)
+    folder = train(make_parameters(epochs=1), place).folder
+    place.rename(moved)
+    parameters = TrainParameters().updated({"resume_from": str(folder)})
+    with pytest.raises(ValueError, match="place"):
+        train(parameters, None)
+    assert train(parameters, moved).folder == folder
 
 
 def test_a_resumed_head_equals_the_uninterrupted_one(three_digits, make_parameters, backbone, tmp_path):
@@ -280,3 +306,15 @@ def test_a_stop_says_what_is_kept(three_digits, make_parameters):
     with pytest.raises(TrainingStopped, match=r"in epoch 2 of 3; the best weights so far .*resume_from=") as caught:
         train(parameters, three_digits, Progress(stop.is_reached, stop.count_epoch))
     assert caught.value.checkpoint.is_file()
+
+
+def test_a_stop_after_the_last_epoch_says_so_and_goes_on_to_the_report(three_digits, make_parameters, tmp_path):
+    parameters = make_parameters(epochs=1, export_pth=True)
+    has_answers = lambda: bool(list((tmp_path / "runs").glob("*/predictions.npz")))  # noqa: E731
+    expected = r"after training, before its report; the best weights \(epoch 1, .*\) are kept; .* goes on to the report"
+    with pytest.raises(TrainingStopped, match=expected) as caught:
+        train(parameters, three_digits, Progress(has_answers))
+    assert not (caught.value.run_folder / "metrics.json").exists()
+    resumed = train(TrainParameters().updated({"resume_from": str(caught.value.run_folder)}), None)
+    assert (resumed.folder / "metrics.json").is_file()
+    assert (resumed.folder / "resnet18.pth").is_file()

@@ -7,10 +7,12 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import mlflow
 import pytest
 
+from resnetkit.training import tracking
 from resnetkit.training.loop import train
 from resnetkit.training.tracking import get_local_store, hide_password
 
@@ -51,7 +53,10 @@ def test_mlflows_file_store_gets_everything(three_digits, make_parameters, ikomi
     history = client.get_metric_history(run.info.run_id, "val_accuracy")
     assert [metric.value for metric in history] == [row["val_accuracy"] for row in result.history]
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"best.safetensors", "report.html", "metrics.json", "training_curves.png"} <= files
+    assert {"report.html", "metrics.json", "training_curves.png"} <= files
+    assert "best.safetensors" not in files  # it stays where it is
+    assert run.data.tags["checkpoint"] == str(result.checkpoint)
+    assert run.data.tags["run_folder"] == str(result.folder)
     assert mlflow.get_tracking_uri() == address
     assert mlflow.active_run() is None
 
@@ -104,6 +109,62 @@ def test_a_server_that_never_answers_costs_seconds(three_digits, make_parameters
     assert time.monotonic() - began < 60  # mlflow's own patience is 247 s
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert not any(name.startswith("MLFLOW_HTTP") for name in os.environ)
+
+
+@pytest.fixture
+def answering_server():
+    """`start(send)`: the address of a server that answers every request by `send(connection)`, which may never end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threads = []
+
+        def start(send):
+            def serve():
+                with suppress(OSError):
+                    while True:
+                        connection = server.accept()[0]
+                        threads.append(threading.Thread(target=answer, args=(connection, send), daemon=True))
+                        threads[-1].start()
+
+            threads.append(threading.Thread(target=serve, daemon=True))
+            threads[-1].start()
+            return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        yield start
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def answer(connection, send):
+    with suppress(OSError), connection:
+        if connection.recv(65536):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n")
+            send(connection)
+
+
+def drip(connection):
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def flood(connection):
+    while True:
+        connection.sendall(bytes(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("send", "reason"), [(drip, "no whole answer within 1 s"), (flood, "its answer has more than 16777216 bytes")]
+)
+def test_a_server_that_answers_without_end_costs_a_warning(answering_server, send, reason, caplog, monkeypatch):
+    if send is drip:
+        monkeypatch.setattr(tracking, "_DEADLINE_S", 1.0)
+    address = answering_server(send)
+    began = time.monotonic()
+    tracker = tracking.Tracker(address, lambda: tracking._open_server(address, "run"))
+    tracker.log_epoch({"epoch": 1, "val_loss": 1.0})
+    tracker.close("FINISHED")
+    assert time.monotonic() - began < 25
+    (warning,) = caplog.records
+    assert reason in warning.getMessage()
 
 
 def test_a_password_is_for_the_connection_alone(three_digits, make_parameters, capfd, caplog):

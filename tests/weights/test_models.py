@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torchvision import models
@@ -48,6 +50,34 @@ def test_initialization_depends_on_the_seed_alone(small_input_stem):
     assert torch.equal(torch.rand(1), expected)  # the global state is as it was
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("model_name", ["resnet18", "resnet50"])
+def test_initialization_is_torchvisions(model_name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        expected = models.get_model(model_name, weights=None, num_classes=7)
+        stem = torch.nn.Conv2d(3, 64, 3, bias=False)
+        torch.nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    found = initialize_model(model_name, 7, seed=3)
+    assert found.training
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    assert torch.equal(initialize_model(model_name, 7, 3, small_input_stem=True).conv1.weight, stem.weight)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        linear = torch.nn.Linear(20, 3).state_dict()
+    head = initialize_head(20, 3, seed=4)
+    assert all(torch.equal(head[f"fc.{name}"], value) for name, value in linear.items())
+
+
+def test_no_other_thread_has_a_part_in_the_first_weights():
+    expected = [initialize_head(2048, 50, seed)["fc.weight"] for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        disturbing = [pool.submit(lambda: [torch.manual_seed(9), torch.rand(10_000)]) for _ in range(8)]
+        found = list(pool.map(lambda seed: initialize_head(2048, 50, seed)["fc.weight"], range(8)))
+    assert all(each.done() for each in disturbing)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_a_new_head_has_its_outputs_and_depends_on_the_seed_alone():
