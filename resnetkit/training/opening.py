@@ -49,7 +49,7 @@ from resnetkit.training.state import (
     check_circumstances,
     check_resumable,
     check_weights,
-    read_recipe,
+    extend_recipe,
     read_state,
     write_state,
 )
@@ -104,11 +104,10 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     kept = _find_preprocessing(earlier_folder, earlier) if earlier_folder is not None else None
     value_range = kept.value_range if kept else _find_value_range(start, parameters, dataset, progress)
     start = replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
-    recipe = choose_recipe(parameters, len(dataset.train))
+    recipe, cycle_ends = choose_recipe(parameters, len(dataset.train)), list[int]()
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
-        # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
-        recipe = replace(read_recipe(earlier, recipe), epochs=recipe.epochs)
+        recipe, cycle_ends = extend_recipe(earlier, recipe, parameters)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(
@@ -128,6 +127,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
         split_rule=split_rule,
+        cycle_ends=cycle_ends,
     )
     if earlier_folder is None:
         folder = _create_folder(parameters, output_folder, state)
@@ -149,7 +149,7 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
     check_circumstances(earlier, now.circumstances)
     if ranks.is_first():
         remove_temporary_files(folder)
-    state = replace(earlier, parameters=now.parameters)
+    state = replace(earlier, parameters=now.parameters, cycle_ends=now.cycle_ends)
     check_weights(state, learner.module)
     learner.module.load_state_dict(dict(state.weights))
     return state
