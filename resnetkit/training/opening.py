@@ -136,6 +136,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         state = _take_up(earlier_folder, earlier, state, learner)
     if ranks.is_first():
         write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        report.write_near_duplicates(folder)
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 

@@ -99,6 +99,7 @@ def test_labels_made_wrong_are_found_and_shown_first(swapped, make_parameters, b
     assert page.index("Perhaps wrongly labelled") < page.index('id="training"')
     assert "moved_" in page
     assert "Cross-validated accuracy" in page
+    assert "The cross-validated accuracy is slightly flattering" in page
 
 
 def test_other_trainings_doubt_only_images_that_chose_no_weights(swapped, make_parameters):
