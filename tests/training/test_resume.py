@@ -193,10 +193,10 @@ def test_more_epochs_continue_a_constant_schedule(three_digits, make_parameters,
     ],
 )
 def test_more_epochs_after_the_end_are_a_cycle_of_their_own(three_digits, make_parameters, tmp_path, caplog, values):
+    caplog.set_level("INFO")
     first = make_parameters(epochs=2, **values)
     folder = train(first, three_digits).folder
     history = read_state(folder).history
-    rows = [row["learning_rate"] for row in history]
     killed = shutil.copytree(folder, tmp_path / "killed" / folder.name)
     longer = train(first.updated({"epochs": 5, "resume_from": str(folder)}), three_digits)
     state = read_state(folder)
@@ -205,11 +205,10 @@ def test_more_epochs_after_the_end_are_a_cycle_of_their_own(three_digits, make_p
     assert (
         state.history[-1]["learning_rate"] < peak <= 0.3 * state.recipe["learning_rate"] < state.recipe["learning_rate"]
     )
-    assert min(rows) < peak
     assert "2, and 3 more, asked for later: a cycle of their own" in caplog.text
     assert state.recipe["reasons"]["epochs"] in caplog.text
 
-    stop = StopIn(str(tmp_path / "killed"), 1, 2)
+    stop = StopIn(str(tmp_path / "killed"), 1, 0)
     further = first.updated({"epochs": 5, "resume_from": str(killed)})
     with pytest.raises(TrainingStopped, match="in epoch 4 of 5"):
         train(further, three_digits, Progress(stop.is_reached, stop.count_epoch))
