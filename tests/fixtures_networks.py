@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,3 +115,43 @@ def _normalize(images: Any) -> Any:
     from torchvision.transforms.v2.functional import normalize, to_dtype
 
     return normalize(to_dtype(images, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+@pytest.fixture(scope="session")
+def weights_files(
+    checkpoint_path: Path, photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Path]:
+    """The seeded network of `checkpoint_path` in every form that is run, by kind.
+
+    run folder, safetensors, pth (a state dict, with its classes and preprocessing beside it), onnx, openvino, int8.
+    """
+    import torch
+
+    from resnetkit.exports.export import export_onnx
+    from resnetkit.exports.quantization import quantize_graph
+    from resnetkit.runtimes.openvino_graph import build_graph, save_graph
+    from resnetkit.weights.checkpoint import open_weights
+    from resnetkit.weights.metadata import write_preprocessing
+    from resnetkit.weights.models import load_model
+
+    file = open_weights(checkpoint_path)
+    metadata = file.metadata
+    assert metadata is not None
+    folder = tmp_path_factory.mktemp("weights")
+    state_dict = file.read_state_dict()
+    torch.save(state_dict, folder / "weights.pth")
+    (folder / "classes.txt").write_text("\n".join(metadata.classes) + "\n", encoding="utf-8")
+    write_preprocessing(folder, metadata.preprocessing)
+    graph = build_graph(NetworkSource.from_metadata(metadata, file.read_arrays))
+    save_graph(graph, folder / "model.xml", metadata)
+    images = np.stack([metadata.preprocessing.prepare(image) for image in photographs.values()])
+    save_graph(quantize_graph(graph, images), folder / "int8.xml", metadata)
+    exported = export_onnx(folder, load_model("resnet18", state_dict, False), metadata, torch.from_numpy(images))
+    return {
+        "run folder": checkpoint_path.parent,
+        "safetensors": checkpoint_path,
+        "pth": folder / "weights.pth",
+        "onnx": exported.path,
+        "openvino": folder / "model.xml",
+        "int8": folder / "int8.xml",
+    }

@@ -52,6 +52,12 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="PATH",
         help="Folder for report, figures and predictions; by default evaluations/<date>-<time>_<model>.",
     )
+    group.add_argument(
+        "--predictions",
+        default="csv",
+        metavar="NAME",
+        help="Format of the table of predictions: csv, or parquet, which needs pyarrow.",
+    )
     elsewhere = {"model_weight_file": "MODEL", **dict.fromkeys(_WITHOUT_EFFECT, "")}
     parser.add_parameters(InferParameters, elsewhere)
 
@@ -73,13 +79,15 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
     with pause_garbage_collection():
         from resnetkit.answers.loader import Loader, describe
         from resnetkit.evaluation.evaluation import evaluate, write_evaluation
-        from resnetkit.evaluation.predictions import PREDICTIONS_NAME
+        from resnetkit.evaluation.predictions import name_predictions
+    predictions = name_predictions(folder, arguments.predictions)
     loader = Loader()
-    model = loader.load(parameters)
+    model = loader.load(parameters, is_for_batches=True)
     evaluation = evaluate(model, resolve_path(arguments.dataset), arguments.split, progress=progress)
-    report = write_evaluation(evaluation, model, describe(loader.weights, model), folder)
+    about = describe(loader.weights, model)
+    report = write_evaluation(evaluation, model, about, folder, arguments.predictions)
     logger.info("%s", evaluation.summarize())
-    paths = {"evaluation_folder": folder, "report": report, "predictions": folder / PREDICTIONS_NAME}
+    paths = {"evaluation_folder": folder, "report": report, "predictions": predictions}
     figures = {
         name: evaluation.metrics[name]
         for name in ("num_images", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_auc", "log_loss")

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
+from resnetkit.folders.cells import write_path, write_text
+from resnetkit.folders.tables import write_csv
 from resnetkit.images.inspection import Finding, Inspections
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import read_image
@@ -25,11 +27,13 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import to_encodable
 from resnetkit.machine.threads import map_in_threads
 from resnetkit.sources.names import SPLITS
+from resnetkit.sources.near_duplicates import THUMBNAIL_BYTES, find_near_duplicates, is_comparable, make_thumbnail
 
 logger = get_logger()
 
 #: Lines about single files on the console, of one kind; the report has them all.
 MAX_WARNINGS = 20
+NEAR_DUPLICATES_NAME = "near_duplicates.csv"
 #: Files of a group that the console names.
 _MAX_NAMED = 3
 
@@ -47,6 +51,8 @@ class DataReport:
         leaks: Groups of files with the same picture, in train and also in val or test.
         label_conflicts: Groups of files with the same picture in different classes.
         duplicates: All groups of files with the same picture: equal pixels, whatever the format of the file.
+        near_duplicates: Images of val and test that are nearly the same as one of train: path, split and label of both,
+            and how similar they are, to 1; None where there are too many images to be compared.
         ignored: What was left out of the folders: no images by their names, hidden, of the system, or of training.
     """
 
@@ -58,23 +64,47 @@ class DataReport:
     leaks: list[list[str]]
     label_conflicts: list[list[str]]
     duplicates: list[list[str]]
+    near_duplicates: list[dict[str, Any]] | None
     ignored: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return dict(vars(self))
 
+    def write_near_duplicates(self, folder: Path) -> None:
+        """Write the pairs that are nearly the same as CSV, where there are some."""
+        pairs = self.near_duplicates or []
+        (folder / NEAR_DUPLICATES_NAME).unlink(missing_ok=True)
+        if pairs:
+            names = [name for name in pairs[0] if "path" not in name]
+            rows = (
+                [*map(write_path, (pair["path"], pair["train_path"])), *(write_text(str(pair[name])) for name in names)]
+                for pair in pairs
+            )
+            write_csv(folder / NEAR_DUPLICATES_NAME, [["path", "train_path", *names], *rows])
+
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """What is known of one image file: its size and a checksum of its pixels, or why it cannot be read."""
+    """What is known of one image file: its size, a checksum and a thumbnail of its pixels, or why it cannot be read."""
 
     split: str
     sample: Sample
     width: int = 0
     height: int = 0
     checksum: int = 0
+    thumbnail: bytes = b""
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How an image is looked at."""
+
+    read: Callable[[Path], np.ndarray]
+    max_megapixels: float
+    has_thumbnails: bool
+    on_image: Callable[[str, Path, np.ndarray], None]
 
 
 def check_images(
@@ -104,9 +134,10 @@ def check_images(
     read = partial(read_image, max_megapixels=max_megapixels, value_range=value_range)
     items = [(split, sample) for split in SPLITS for sample in getattr(dataset, split)]
     share = items[ranks.get_rank() :: ranks.get_size()]
+    has_thumbnails = is_comparable(len(dataset.train), len(dataset.val) + len(dataset.test))
     with closing(Inspections(dataset.source, value_range)) as inspections:
         with progress.show("checking images", len(share), unit="image") as bar:
-            looks = _look_at_all(share, read, max_megapixels, inspections, on_image)
+            looks = _look_at_all(share, _Look(read, max_megapixels, has_thumbnails, on_image), inspections)
             pictures = list(progress.watch(looks, bar))
         pictures = _gather(items, pictures)
         groups = _find_same([picture for picture in pictures if not picture.reason], inspections, read, progress)
@@ -114,35 +145,33 @@ def check_images(
     readable = [picture for picture in pictures if not picture.reason]
     train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
-    report = _make_report(cleaned, pictures, groups)
+    near = _find_near(readable, groups, progress) if has_thumbnails else None
+    report = _make_report(cleaned, pictures, groups, near)
     _warn(report)
     check_splits(cleaned)
     return cleaned, report
 
 
-def _look_at_all(
-    items: Iterable[tuple[str, Sample]],
-    read: Callable[[Path], np.ndarray],
-    max_megapixels: float,
-    inspections: Inspections,
-    on_image: Callable[[str, Path, np.ndarray], None],
-) -> Iterator[_Picture]:
+def _look_at_all(items: Iterable[tuple[str, Sample]], how: _Look, inspections: Inspections) -> Iterator[_Picture]:
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
         try:
-            image = read(sample.path)
+            image = how.read(sample.path)
         except ImageError as error:
             return _Picture(split, sample, reason=str(error))
-        on_image(split, sample.path, image)
+        how.on_image(split, sample.path, image)
         checksum = zlib.crc32(np.ascontiguousarray(image).data)
-        inspections.keep(sample.path, Finding(image.shape[1], image.shape[0], checksum))
-        return _Picture(split, sample, image.shape[1], image.shape[0], checksum)
+        thumbnail = make_thumbnail(image) if how.has_thumbnails else b""
+        inspections.keep(sample.path, Finding(image.shape[1], image.shape[0], checksum, thumbnail=thumbnail))
+        return _Picture(split, sample, image.shape[1], image.shape[0], checksum, thumbnail)
 
     def recall(item: tuple[str, Sample]) -> _Picture | None:
         known = inspections.find(item[1].path)
-        if known is None or known.width * known.height / 1e6 > max_megapixels:
+        if known is None or known.width * known.height / 1e6 > how.max_megapixels:
             return None
-        return _Picture(*item, known.width, known.height, known.checksum)
+        if how.has_thumbnails and len(known.thumbnail) != THUMBNAIL_BYTES:
+            return None
+        return _Picture(*item, known.width, known.height, known.checksum, known.thumbnail)
 
     return map_in_threads(look_at, items, recall)
 
@@ -151,8 +180,8 @@ def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_P
     """Return the pictures of all processes that train together, in the order of the items."""
     if (size := ranks.get_size()) == 1:
         return own
-    facts: list[tuple[int, int, int, str]] = [(0, 0, 0, "")] * len(items)
-    shares = ranks.gather([(each.width, each.height, each.checksum, each.reason) for each in own])
+    facts: list[tuple[int, int, int, bytes, str]] = [(0, 0, 0, b"", "")] * len(items)
+    shares = ranks.gather([(each.width, each.height, each.checksum, each.thumbnail, each.reason) for each in own])
     for rank, share in enumerate(shares):
         facts[rank::size] = share
     return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
@@ -211,6 +240,24 @@ def _find_same(
     return groups
 
 
+def _find_near(
+    pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]], progress: Progress
+) -> list[tuple[_Picture, _Picture, float]]:
+    """Find pictures of val and test that are nearly the same as one of train; those that are the same are known."""
+    known = {id(picture) for group in groups if _is_leak(group) for picture in group}
+    train = [picture for picture in pictures if picture.split == "train"]
+    others = [picture for picture in pictures if picture.split != "train" and id(picture) not in known]
+    if not train or not others:
+        return []
+
+    def stack(pictures: Sequence[_Picture]) -> np.ndarray:
+        thumbnails = b"".join(picture.thumbnail for picture in pictures)
+        return np.frombuffer(thumbnails, np.uint8).reshape(len(pictures), THUMBNAIL_BYTES)
+
+    pairs = find_near_duplicates(stack(train), stack(others), progress)
+    return [(train[first], others[second], similarity) for first, second, similarity in pairs]
+
+
 def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
     with progress.show("comparing images", len(paths), unit="image") as bar:
         return list(progress.watch(map_in_threads(function, paths), bar))
@@ -234,7 +281,12 @@ def _hash_pixels(path: Path, read: Callable[[Path], np.ndarray]) -> bytes:
         return b""
 
 
-def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]]) -> DataReport:
+def _make_report(
+    dataset: Dataset,
+    pictures: Sequence[_Picture],
+    groups: Sequence[Sequence[_Picture]],
+    near: Sequence[tuple[_Picture, _Picture, float]] | None,
+) -> DataReport:
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
     counts = {name: dict.fromkeys(SPLITS, 0) for name in dataset.classes}
     for split in SPLITS:
@@ -243,6 +295,11 @@ def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequenc
 
     def name_all(pictures: Iterable[_Picture]) -> list[str]:
         return [_name(picture.sample.path, folder) for picture in pictures]
+
+    def describe(picture: _Picture, other: _Picture, similarity: float) -> dict[str, Any]:
+        paths = {"path": _name(other.sample.path, folder), "train_path": _name(picture.sample.path, folder)}
+        labels = {"label": dataset.classes[other.sample.label], "train_label": dataset.classes[picture.sample.label]}
+        return {**paths, "split": other.split, **labels, "similarity": round(similarity, 4)}
 
     return DataReport(
         source=_name(dataset.source, None),
@@ -257,6 +314,7 @@ def _make_report(dataset: Dataset, pictures: Sequence[_Picture], groups: Sequenc
         leaks=[name_all(group) for group in groups if _is_leak(group)],
         label_conflicts=[name_all(group) for group in groups if len({picture.sample.label for picture in group}) > 1],
         duplicates=[name_all(group) for group in groups],
+        near_duplicates=None if near is None else [describe(*pair) for pair in near],
         ignored=[_name(path, folder) for path in dataset.ignored],
     )
 
@@ -287,6 +345,20 @@ def _warn(report: DataReport) -> None:
             len(report.leaks),
             _shorten(report.leaks[0]),
             remedy,
+        )
+    if report.near_duplicates:
+        first = report.near_duplicates[0]
+        logger.warning(
+            "%d pictures of val or test are nearly the same as one of train, such as %s and %s; figures may come out "
+            "too good; %s lists them",
+            len(report.near_duplicates),
+            first["path"],
+            first["train_path"],
+            NEAR_DUPLICATES_NAME,
+        )
+    elif report.near_duplicates is None:
+        logger.info(
+            "there are too many images to look for pictures that are nearly the same in train and in val or test"
         )
     if report.label_conflicts:
         logger.warning(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetkit.evaluation.predictions import PREDICTIONS_NAME, read_predictions
+from resnetkit.evaluation.predictions import find_predictions, read_predictions
 from resnetkit.results.metrics import compute_wilson_intervals
 
 _METRICS_NAME = "metrics.json"
@@ -153,7 +153,7 @@ def read_run(folder: Path, name: str) -> JudgedRun:
         if "evaluation" in content:
             split, metrics = "evaluation", content["evaluation"]
             parameters = {**content["model"].get("training", {}), **content["model"]}
-            rows = read_predictions(folder / PREDICTIONS_NAME)
+            rows = read_predictions(find_predictions(folder))
             unknown = content["unknown_classes"]
             answers = {(row.path, row.true): row.true == row.predicted for row in rows if row.true not in unknown}
         else:

@@ -15,7 +15,7 @@ from resnetkit.answers.model import AnswerOptions, Prediction
 from resnetkit.evaluation.images import LabelledImages, describe_mismatch, find_labelled_images
 from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.evaluation.labels import doubt_labels
-from resnetkit.evaluation.predictions import PREDICTIONS_NAME, write_predictions
+from resnetkit.evaluation.predictions import PREDICTIONS_FORMATS, name_predictions, write_predictions
 from resnetkit.machine.files import write_json
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
@@ -138,7 +138,9 @@ def evaluate(
     )
 
 
-def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, Any], folder: Path) -> Path:
+def write_evaluation(
+    evaluation: Evaluation, model: Model, about: Mapping[str, Any], folder: Path, table_format: str = "csv"
+) -> Path:
     """Write report.html, metrics.json, predictions.csv, doubtful_labels.csv and all charts as PNG and PDF.
 
     Args:
@@ -146,10 +148,15 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
         model: The one that was evaluated; it draws the heat maps.
         about: What is loaded, from `resnetkit.answers.loader.describe`.
         folder: Where to; it is made. Files of an earlier evaluation are replaced.
+        table_format: Of the predictions, see `PREDICTIONS_FORMATS`.
 
     Returns:
         Path of the report.
+
+    Raises:
+        TableError: There is no such format, or it needs what is not installed; nothing was written.
     """
+    predictions = name_predictions(folder, table_format)
     folder.mkdir(parents=True, exist_ok=True)
     judgement = evaluation.judgement
     finished_at = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -159,7 +166,10 @@ def write_evaluation(evaluation: Evaluation, model: Model, about: Mapping[str, A
     files = [(sample.path.absolute(), judgement.classes[sample.label]) for sample in judgement.samples]
     others = [(path.absolute(), name) for path, name in evaluation.others]
     probabilities = np.concatenate([judgement.probabilities, evaluation.other_probabilities])
-    write_predictions(folder / PREDICTIONS_NAME, judgement.classes, [*files, *others], probabilities)
+    write_predictions(predictions, judgement.classes, [*files, *others], probabilities)
+    for other in PREDICTIONS_FORMATS:
+        if other != table_format:
+            (folder / f"predictions.{other}").unlink(missing_ok=True)
     doubts = doubt_labels(judgement.classes, judgement.samples, judgement.probabilities)
     doubts.write(folder)
     counts = np.bincount(judgement.labels, minlength=len(judgement.classes)).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from resnetkit.data.dataset import Sample
-from resnetkit.evaluation.predictions import escape_cell
+from resnetkit.folders.cells import write_path, write_text
+from resnetkit.folders.tables import write_csv
 from resnetkit.images.pixels import ValueRange
-from resnetkit.machine.files import atomic_path
 from resnetkit.results.pictures import DoubtfulLabel, collect_doubts
 
 DOUBTS_NAME = "doubtful_labels.csv"
@@ -38,17 +37,13 @@ class LabelDoubts:
 
     def write(self, folder: Path) -> None:
         """Write the doubtful ones as CSV, the most doubtful first; a spreadsheet runs no cell of it."""
-        with (
-            atomic_path(folder / DOUBTS_NAME) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-        ):
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            for index, suggested in self.doubtful:
-                sample, row = self.samples[index], self.probabilities[index]
-                texts = (str(sample.path.absolute()), self.classes[sample.label], self.classes[suggested])
-                numbers = (f"{row[sample.label]:.6g}", f"{row[suggested]:.6g}")
-                writer.writerow([*map(escape_cell, texts), *numbers])
+        rows = [list(_COLUMNS)]
+        for index, suggested in self.doubtful:
+            sample, row = self.samples[index], self.probabilities[index]
+            names = (write_text(self.classes[label]) for label in (sample.label, suggested))
+            numbers = (f"{row[label]:.6g}" for label in (sample.label, suggested))
+            rows.append([write_path(sample.path.absolute()), *names, *numbers])
+        write_csv(folder / DOUBTS_NAME, rows)
 
     def show(self, value_range: ValueRange | None) -> list[DoubtfulLabel]:
         """Return pictures of the most doubtful ones, for the report.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,14 +83,8 @@ class Columns:
 
     @cached_property
     def probabilities(self) -> tuple[str, ...]:
-        """Names of the columns of probabilities, one a class in their order, different ones for equal classes."""
-        if not self.has_probabilities:
-            return ()
-        counts = Counter(self.classes)
-        return tuple(
-            f"probability of {name}" + (f" #{index}" if counts[name] > 1 else "")
-            for index, name in enumerate(self.classes)
-        )
+        """Names of the columns of probabilities, where there are any; see `name_probabilities`."""
+        return name_probabilities(self.classes) if self.has_probabilities else ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -129,6 +124,14 @@ class Columns:
         """Return the headings of a CSV file: an embedding takes a column a number."""
         names = [write_text(name) for name in self.names if name != "embedding"]
         return names + [f"embedding_{index}" for index in range(self.embedding_size)]
+
+
+def name_probabilities(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return names of the columns of probabilities, one a class in their order, different ones for equal classes."""
+    counts = Counter(classes)
+    return tuple(
+        f"probability of {name}" + (f" #{index}" if counts[name] > 1 else "") for index, name in enumerate(classes)
+    )
 
 
 def _format_cell(name: str, value: Any) -> str:

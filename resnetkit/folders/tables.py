@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -263,10 +263,10 @@ class ParquetTable:
         )
 
 
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a CSV file that spreadsheets open, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_BYTE_ORDER_MARK + _to_csv(rows))
+def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file that spreadsheets open, whole or not at all; the rows are taken as they are written."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8-sig", newline="") as stream:
+        csv.writer(stream).writerows(rows)
 
 
 def make_schema(columns: Columns) -> Any:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from resnetkit.images.pixels import ValueRange
@@ -21,7 +21,7 @@ from resnetkit.machine.speaking import get_logger
 logger = get_logger()
 
 #: Part of the key: what is kept, and how images are decoded.
-_FORMAT = 1
+_FORMAT = 2
 #: A file that was written this short a time ago may be written again without a later time of change.
 _SETTLED_S = 2
 #: Files whose findings wait to be written.
@@ -39,6 +39,7 @@ class Finding:
         checksum: CRC-32 of the pixels, RGB.
         content: SHA-256 of the file; empty while nobody needed it.
         pixels: SHA-256 of the pixels; empty while nobody needed it.
+        thumbnail: The image in few gray levels, see `resnetkit.sources.near_duplicates`; empty while nobody needed it.
     """
 
     width: int
@@ -46,6 +47,7 @@ class Finding:
     checksum: int
     content: bytes = b""
     pixels: bytes = b""
+    thumbnail: bytes = b""
 
 
 class Inspections:
@@ -71,7 +73,8 @@ class Inspections:
             self._connection = sqlite3.connect(self._path, timeout=_TIMEOUT_S, check_same_thread=False)
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS findings (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER,"
-                " width INTEGER, height INTEGER, checksum INTEGER, content BLOB, pixels BLOB) WITHOUT ROWID"
+                " width INTEGER, height INTEGER, checksum INTEGER, content BLOB, pixels BLOB, thumbnail BLOB)"
+                " WITHOUT ROWID"
             )
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
@@ -89,7 +92,7 @@ class Inspections:
                 row = self._connection.execute("SELECT * FROM findings WHERE path = ?", (bytes(path),)).fetchone()
                 if row is None or row[1:3] != version:
                     return None
-                return Finding(int(row[3]), int(row[4]), int(row[5]), bytes(row[6]), bytes(row[7]))
+                return Finding(int(row[3]), int(row[4]), int(row[5]), *map(bytes, row[6:9]))
             except (sqlite3.Error, TypeError, ValueError) as error:
                 self._give_up(error)
                 return None
@@ -122,12 +125,11 @@ class Inspections:
     def _write(self) -> None:
         assert self._connection is not None
         rows: Sequence[tuple[object, ...]] = [
-            (bytes(path), size, changed, each.width, each.height, each.checksum, each.content, each.pixels)
-            for path, (size, changed, each) in self._waiting.items()
+            (bytes(path), size, changed, *astuple(each)) for path, (size, changed, each) in self._waiting.items()
         ]
         try:
             with self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._waiting.clear()
         except sqlite3.Error as error:
             self._give_up(error)

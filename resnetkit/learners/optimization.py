@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from resnetkit.runtimes.network import choose_precision
 
 #: The most steps in which a cosine schedule climbs to its peak.
 MAX_WARMUP_STEPS = 500
+#: Peak of the rate over epochs that were added after the end, as a share of the first peak: the weights are good
+#: already, and a full restart would first undo a part of that.
+FURTHER_PEAK = 0.3
 
 #: Times the images of the rarest class that the commonest has, from which on classes count as much imbalanced; the
 #: border of the KEEL data sets (Alcala-Fdez et al., 2011).
@@ -65,6 +68,22 @@ def compute_learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
         return recipe.learning_rate * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total_steps - warmup)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def compute_cycled_rate(recipe: Recipe, cycle_ends: Sequence[int], step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate where epochs were added after an end: they have a cycle of their own, lower and whole.
+
+    Args:
+        recipe: Its epochs are all of them.
+        cycle_ends: Epochs after which a new cycle began, in ascending order.
+        step: Counted from the first epoch's first.
+        steps_per_epoch: How many an epoch has.
+    """
+    epoch = step // steps_per_epoch
+    start = max((end for end in cycle_ends if end <= epoch), default=0)
+    end = min((end for end in cycle_ends if end > epoch), default=recipe.epochs)
+    rate = compute_learning_rate(recipe, step - start * steps_per_epoch, (end - start) * steps_per_epoch)
+    return rate * FURTHER_PEAK if start else rate
 
 
 def build_optimizer(recipe: Recipe, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

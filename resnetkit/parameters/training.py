@@ -221,7 +221,8 @@ class TrainParameters(DataParameters):
     evaluate_only: bool = parameter(
         False,
         "Evaluate only",
-        "Trains nothing: the weights file is evaluated on the data set, on its test split where it has one.",
+        "Trains nothing: the weights file, or without one ImageNet's weights, are evaluated on the data set (its test "
+        "split, where there is one).",
         group="Output",
         is_advanced=True,
         also_called=("test_only", "eval_only", "val_only"),
@@ -311,10 +312,10 @@ class TrainParameters(DataParameters):
 
     def check_consistency(self) -> None:
         """Refuse an evaluation of nothing, a head on a random backbone, and a stem that ImageNet weights lack."""
-        if self.evaluate_only and (self.resume_from or not self.model_weight_file):
+        if self.evaluate_only and (self.resume_from or not (self.model_weight_file or self.use_pretrained)):
             raise ParameterError(
                 "'evaluate_only' evaluates weights without training; "
-                "expected a 'model_weight_file' and no 'resume_from'"
+                "expected a 'model_weight_file', or 'use_pretrained' for ImageNet's, and no 'resume_from'"
             )
         if self.run_folder and (self.resume_from or self.output_folder):
             raise ParameterError(

@@ -64,6 +64,8 @@ def encode_picture(image: np.ndarray) -> str:
 
 def describe_finding(entry: Any) -> str:
     """Return one entry of the data report as a line of text."""
+    if isinstance(entry, Mapping) and "train_path" in entry:
+        return f"{entry['path']} ≈ {entry['train_path']} ({entry['similarity']:.3f})"
     if isinstance(entry, Mapping):
         return ": ".join(describe_finding(value) for value in entry.values())
     if isinstance(entry, Iterable) and not isinstance(entry, str):

@@ -78,6 +78,7 @@ for answer in resnet.get_predictions()[0].top_k:
 _FINDING_TITLES = {
     "unreadable": "Unreadable images, left out",
     "leaks": "Same picture in training and in validation or test: the figures are too good",
+    "near_duplicates": "Nearly the same picture in training and in validation or test",
     "label_conflicts": "Same picture in different classes",
     "duplicates": "Same picture more than once",
     "ignored": "Left out: no images, or no part of a data set",

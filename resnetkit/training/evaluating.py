@@ -61,7 +61,8 @@ def evaluate_weights(parameters: TrainParameters, source: Path, progress: Progre
     """Evaluate `model_weight_file` on a folder or table of images: test where there is one, else val, else everything.
 
     Architecture, classes and preprocessing are the file's own; of the other parameters, `device`,
-    `max_image_megapixels` and `output_folder` count. The result stands beside run folders, and `latest` stays.
+    `max_image_megapixels` and `output_folder` count. Without a file, ImageNet's weights of `model_name` are evaluated.
+    The result stands beside run folders, and `latest` stays.
 
     Raises:
         ValueError: Parameters, data set or weights file are not usable; nothing was written.
@@ -71,15 +72,9 @@ def evaluate_weights(parameters: TrainParameters, source: Path, progress: Progre
     parameters.check_consistency()
     output_folder = prepare_output_folder(parameters.output_folder)
     loader = Loader()
-    model = loader.load(
-        InferParameters().updated(
-            {
-                "model_weight_file": parameters.model_weight_file,
-                "settings_from": "weights_file",
-                "device": parameters.device,
-            }
-        )
-    )
+    named = {name: getattr(parameters, name) for name in ("model_weight_file", "model_name", "device")}
+    values = InferParameters().updated({**named, "settings_from": "weights_file"})
+    model = loader.load(values, is_for_batches=True)
     about = describe(loader.weights, model)
     evaluation = evaluate(model, source, max_megapixels=parameters.max_image_megapixels, progress=progress)
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
-from resnetkit.learners.optimization import compute_learning_rate
+from resnetkit.learners.optimization import compute_cycled_rate
 from resnetkit.machine import ranks
 from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
@@ -176,7 +176,7 @@ def _train_epoch(run: Run, optimizer: torch.optim.Optimizer, epoch: int) -> Row:
         learner.module.train()
         for batch, (inputs, targets, share) in enumerate(take_batches(run, epoch)):
             step = epoch * num_batches + batch
-            learning_rate = compute_learning_rate(recipe, step, recipe.epochs * num_batches)
+            learning_rate = compute_cycled_rate(recipe, run.state.cycle_ends, step, num_batches)
             if step == 0:
                 run.show_batch(inputs)
             for group in optimizer.param_groups:

@@ -51,7 +51,7 @@ from resnetkit.training.state import (
     check_circumstances,
     check_resumable,
     check_weights,
-    read_recipe,
+    extend_recipe,
     read_state,
     write_state,
 )
@@ -130,12 +130,10 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     kept = _find_preprocessing(earlier_folder, earlier) if earlier_folder is not None else None
     value_range = kept.value_range if kept else _find_value_range(start, parameters, dataset, progress)
     start = replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
-    recipe = choose_recipe(parameters, len(dataset.train))
+    recipe, cycle_ends = choose_recipe(parameters, len(dataset.train)), list[int]()
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
-        # More epochs are allowed where nothing else depends on their number, see `check_resumable`.
-        recipe = read_recipe(earlier, recipe)
-        recipe = replace(recipe, epochs=parameters.epochs or recipe.epochs)
+        recipe, cycle_ends = extend_recipe(earlier, recipe, parameters)
     splits = ImageSplits(dataset, start.preprocessing, parameters, recipe)
     began = time.monotonic()
     dataset, report = check_images(
@@ -156,6 +154,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         recipe=recipe.to_dict(),
         split_rule=split_rule,
         figure=choose_criterion(parameters.class_weights, dataset).figure,
+        cycle_ends=cycle_ends,
     )
     if earlier_folder is None:
         folder = _create_folder(parameters, output_folder, state)
@@ -164,6 +163,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         state = _take_up(earlier_folder, earlier, state, learner)
     if ranks.is_first():
         write_text(folder / DATA_REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        report.write_near_duplicates(folder)
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
@@ -177,7 +177,8 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
     check_circumstances(earlier, now.circumstances)
     if ranks.is_first():
         remove_temporary_files(folder)
-    state = replace(earlier, parameters=now.parameters, figure=earlier.figure if earlier.history else now.figure)
+    figure = earlier.figure if earlier.history else now.figure
+    state = replace(earlier, parameters=now.parameters, figure=figure, cycle_ends=now.cycle_ends)
     check_weights(state, learner.module)
     learner.restore(state.weights, state.average)
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from resnetkit.formats.tensors import StoredTensor
 from resnetkit.formats.torch_file import Inert, read_torch_file
+from resnetkit.learners.optimization import FURTHER_PEAK
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
@@ -81,6 +82,7 @@ class TrainingState:
         average: State dict of the moving average of the weights; empty where there is none, or before the first epoch.
         split_rule: How validation images were drawn, see `SPLIT_RULES`; states of the first rule do not say it.
         figure: What of the history chooses, see `Criterion`; states from before there was a choice do not say it.
+        cycle_ends: Epochs after which the learning rate began a new cycle, since more epochs were asked for.
     """
 
     parameters: dict[str, Any]
@@ -93,6 +95,7 @@ class TrainingState:
     split_rule: int = 1
     average: Mapping[str, torch.Tensor] = field(default_factory=dict)
     figure: str = "val_accuracy"
+    cycle_ends: list[int] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -105,11 +108,12 @@ class TrainingState:
 
     @property
     def epochs_without_progress(self) -> int:
-        """Number of epochs since the figure that chooses last rose."""
+        """Number of epochs since the figure that chooses last rose, or since more epochs were asked for."""
         if not self._epochs:
             return 0
         accuracies = [row[self.figure] for row in self._epochs]
-        return len(accuracies) - 1 - accuracies.index(max(accuracies))
+        start = max((end for end in self.cycle_ends if end <= self.epoch), default=0)
+        return min(len(accuracies) - 1 - accuracies.index(max(accuracies)), self.epoch - start)
 
     @property
     def best(self) -> Row | None:
@@ -224,6 +228,33 @@ def read_recipe(state: TrainingState, chosen: Recipe) -> Recipe:
     return recipe
 
 
+def extend_recipe(state: TrainingState, chosen: Recipe, parameters: TrainParameters) -> tuple[Recipe, list[int]]:
+    """Return the recipe that the run goes on with, see `read_recipe`, and the ends of its learning rate's cycles.
+
+    More epochs than were planned are a new cycle after those that were, or after the epoch in which patience ended the
+    run; a constant rate has no cycles.
+
+    Raises:
+        ParameterError: The recipe is of other settings than recipes have.
+    """
+    recipe, wanted = read_recipe(state, chosen), parameters.epochs
+    planned = recipe.epochs if state.recipe else int(state.parameters.get("epochs", recipe.epochs))
+    if recipe.is_solved or wanted <= planned:
+        return replace(recipe, epochs=planned), state.cycle_ends
+    if recipe.schedule == "constant":
+        return replace(recipe, epochs=wanted), state.cycle_ends
+    patience = state.parameters.get("early_stopping_patience")
+    if isinstance(patience, int) and 0 < patience <= state.epochs_without_progress:
+        planned = state.epoch
+    reason = (
+        f"{planned}, and {wanted - planned} more, asked for later: a cycle of their own, in which the learning rate "
+        f"climbs to {FURTHER_PEAK * recipe.learning_rate:.2g}, {FURTHER_PEAK:g} of the first peak, and falls to zero"
+    )
+    logger.info("epochs: %s", reason)
+    reasons = {**recipe.reasons, "epochs": reason}
+    return replace(recipe, epochs=wanted, reasons=reasons), [*state.cycle_ends, planned]
+
+
 def _is_alike(found: Any, pattern: Any) -> bool:
     """Tell whether settings have the names and types of others, and numbers of a sensible size."""
     if isinstance(pattern, dict):
@@ -278,6 +309,9 @@ def _parse_state(content: Any) -> TrainingState:
     if not all(type(getattr(circumstances, name)) is kind for name, kind in kinds.items()):
         raise ValueError("its circumstances are of other types")
     state = TrainingState(circumstances=circumstances, classes=tuple(content.pop("classes")), **content)
+    ends = [0, *state.cycle_ends] if isinstance(state.cycle_ends, list) else [0, None]
+    if not all(type(end) is int for end in ends) or ends != sorted(set(ends)) or ends[-1] > _MAX_NUMBER:
+        raise ValueError("its cycles are no epochs")
     if not all(isinstance(name, str) for name in state.classes):
         raise ValueError("its class names are no texts")
     for part in (state.parameters, state.weights, state.average, state.optimizer, state.recipe):
@@ -310,7 +344,7 @@ def _check_history(history: Any, figure: str) -> None:
 def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
     """Refuse parameters with which the resumed run would not give what the uninterrupted one gives.
 
-    More epochs are fine where the learning rate does not depend on their number.
+    More epochs are fine, see `extend_recipe`.
 
     Raises:
         ParameterError: Parameters differ; the message names all of them, with both values.
@@ -322,10 +356,15 @@ def check_resumable(state: TrainingState, parameters: TrainParameters) -> None:
         if name in FREE_PARAMETERS or value == before:
             continue
         if name == "epochs":
-            is_free = parameters.optimizer != "auto" and parameters.scheduler == "constant"
-            if is_free and isinstance(before, int) and value > before:
+            planned = state.recipe.get("epochs") or before
+            is_solved = state.recipe.get("optimizer") == "solver"
+            if not is_solved and isinstance(planned, int) and value >= planned:
                 continue
-            hint += "; only more epochs of sgd or adamw under scheduler=constant leave the earlier ones as they were"
+            hint += (
+                "; a solved head has no epochs; feature_extract=False trains the whole network"
+                if is_solved
+                else f"; more epochs than {planned} would go on after the end"
+            )
         differing[name] = before, value
     if differing:
         expected = ", ".join(f"{name}={before}" for name, (before, _) in differing.items())

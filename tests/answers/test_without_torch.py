@@ -6,36 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from resnetkit import load_model
-from resnetkit.exports.quantization import quantize_graph
-from resnetkit.runtimes.network import NetworkSource
-from resnetkit.runtimes.openvino_graph import build_graph, save_graph
-from resnetkit.weights.checkpoint import open_weights
-from resnetkit.weights.metadata import write_preprocessing
 from tests.conftest import HIDE_TORCH
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 COMMAND = HIDE_TORCH + "\nfrom resnetkit.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
-
-
-@pytest.fixture(scope="module")
-def weights_files(checkpoint_path, photographs, tmp_path_factory) -> list[Path]:
-    """The seeded checkpoint in every format that is run."""
-    file = open_weights(checkpoint_path)
-    metadata = file.metadata
-    assert metadata is not None
-    folder = tmp_path_factory.mktemp("formats")
-    torch.save(file.read_state_dict(), folder / "weights.pth")
-    (folder / "classes.txt").write_text("cat\ndog\nfish\n", encoding="utf-8")
-    write_preprocessing(folder, metadata.preprocessing)
-    graph = build_graph(NetworkSource.from_metadata(metadata, file.read_arrays))
-    save_graph(graph, folder / "model.xml", metadata)
-    images = np.stack([metadata.preprocessing.prepare(image) for image in photographs.values()])
-    save_graph(quantize_graph(graph, images), folder / "int8.xml", metadata)
-    return [checkpoint_path, *(folder / name for name in ("weights.pth", "model.xml", "int8.xml"))]
 
 
 @pytest.fixture
@@ -44,8 +21,9 @@ def image_path(photograph_folder) -> Path:
 
 
 def test_openvino_answers_without_torch(weights_files, image_path, classify_without_torch):
-    answers = classify_without_torch(image_path, weights_files)
-    expected = load_model(weights_files[0], runtime="torch").predict(image_path).probabilities
+    files = [weights_files[kind] for kind in ("safetensors", "pth", "openvino", "int8")]
+    answers = classify_without_torch(image_path, files)
+    expected = load_model(files[0], runtime="torch").predict(image_path).probabilities
     for what, probabilities in answers.items():
         np.testing.assert_allclose(probabilities, expected, atol=0.03 if "int8" in what else 1e-4, err_msg=what)
 

@@ -49,10 +49,13 @@ def test_a_model_is_evaluated_and_compared_with_itself(
         str(output),
         "--runtime=torch",
         "--resize-mode=squash",
+        "--predictions=parquet",
         "--json",
     ]
     assert main(words) == 0
     answer = json.loads(capsys.readouterr().out)
+    assert answer["predictions"] == str(output / "predictions.parquet")
+    assert [path.name for path in output.glob("predictions.*")] == ["predictions.parquet"]
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert answer["accuracy"] == metrics["evaluation"]["accuracy"]
     assert metrics["model"]["resize_mode"] == "squash"
@@ -71,11 +74,21 @@ def test_a_model_is_evaluated_and_compared_with_itself(
         (["evaluate", "", "IMAGES"], "no model; expected a path of a weights file or run folder, or imagenet"),
         (["evaluate", "MODEL", "IMAGES", "--split", "val"], "has no val split; expected one of train, auto or all"),
         (["evaluate", "MODEL", "IMAGES", "--output", "IMAGES"], "'--output' must be a new or empty folder"),
+        (["evaluate", "MODEL", "IMAGES", "--predictions", "xlsx"], "must be one of csv, parquet, got 'xlsx'"),
         (["evaluate", "MODEL", "IMAGES", "--top-k=3"], "no option '--top-k'"),
         (["compare", "IMAGES"], "at least two run folders to compare, got 1"),
         (["compare", "IMAGES", "IMAGES"], "cannot be compared"),
     ],
-    ids=["no data", "no model", "no such split", "a folder of something else", "no effect", "one run", "no run"],
+    ids=[
+        "no data",
+        "no model",
+        "no such split",
+        "a folder of something else",
+        "no such format",
+        "no effect",
+        "one run",
+        "no run",
+    ],
 )
 def test_wrong_use_is_one_line(
     images: Path, checkpoint_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str

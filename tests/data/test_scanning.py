@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -25,6 +26,7 @@ from resnetkit.data.scanning import DataReport, check_images
 from resnetkit.images import inspection
 from resnetkit.machine import threads as threads_module
 from resnetkit.machine.progress import Progress, TrainingStopped
+from resnetkit.sources.near_duplicates import THUMBNAIL_BYTES, find_near_duplicates
 
 
 @pytest.fixture
@@ -59,6 +61,7 @@ def test_clean_data_set_stays_as_it_is(folder: Path, caplog: pytest.LogCaptureFi
         "leaks": [],
         "label_conflicts": [],
         "duplicates": [],
+        "near_duplicates": [],
         "ignored": [],
     }
     assert not caplog.records
@@ -125,6 +128,46 @@ def test_leaks_are_listed_warned_about_and_kept(folder: Path, split: str, caplog
     assert record.levelno == logging.WARNING
     assert "1 pictures are in train and also in val or test" in record.message
     assert "train/flower/2.png" in record.message
+
+
+def test_nearly_the_same_pictures_are_listed_once(
+    folder: Path, photographs: Mapping[str, np.ndarray], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Saved again as JPEG, scaled, or lighter: each is found; the neighbouring cuts of the same photograph are not."""
+    image = Image.open(folder / "train" / "flower" / "1.png")
+    image.save(folder / "val" / "flower" / "again.jpg", quality=60)
+    image.resize((40, 30), Image.Resampling.BOX).save(folder / "test" / "flower" / "half.png")
+    image.point(lambda level: min(255, round(1.1 * level + 5))).save(folder / "val" / "china" / "lighter.png")
+    shutil.copy(folder / "train" / "china" / "0.png", folder / "val" / "china" / "copy.png")  # that is a leak
+    for _ in range(2):  # the second time from what is known
+        caplog.clear()
+        _, report = check(folder)
+        found = {(pair["path"], pair["split"], pair["train_path"]) for pair in report.near_duplicates or []}
+        assert found == {
+            ("val/flower/again.jpg", "val", "train/flower/1.png"),
+            ("val/china/lighter.png", "val", "train/flower/1.png"),
+            ("test/flower/half.png", "test", "train/flower/1.png"),
+        }
+        assert len(report.leaks) == 1
+        assert sum("3 pictures of val or test are nearly the same" in record.message for record in caplog.records) == 1
+    report.write_near_duplicates(tmp_path)
+    with (tmp_path / "near_duplicates.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    labels = sorted((row["label"], row["train_label"]) for row in rows)
+    assert labels == [("china", "flower"), ("flower", "flower"), ("flower", "flower")]
+    assert all(0.975 <= float(row["similarity"]) <= 1 for row in rows)
+
+
+def test_an_even_wall_and_a_common_scene_make_nothing_similar() -> None:
+    random = np.random.default_rng(0)
+    scene = random.integers(0, 256, THUMBNAIL_BYTES)
+    things = np.clip(scene + random.normal(0, 8, (60, THUMBNAIL_BYTES)), 0, 255).astype(np.uint8)
+    walls = np.clip(128 + random.normal(0, 1, (60, THUMBNAIL_BYTES)), 0, 255).astype(np.uint8)
+    for pictures in (things, walls):
+        assert find_near_duplicates(pictures[:40], pictures[40:], Progress()) == []
+    again = np.clip(things[:3] + random.normal(0, 0.7, (3, THUMBNAIL_BYTES)), 0, 255).astype(np.uint8)
+    found = find_near_duplicates(things, again, Progress())
+    assert [(first, second) for first, second, _ in found] == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_picture_in_val_and_test_alone_is_no_leak_of_train(folder: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from sklearn import metrics as oracle
@@ -20,7 +21,7 @@ from resnetkit.answers.model import Model
 from resnetkit.data.dataset import read_dataset
 from resnetkit.evaluation.evaluation import Evaluation, evaluate, write_evaluation
 from resnetkit.evaluation.images import describe_mismatch, find_labelled_images
-from resnetkit.evaluation.predictions import read_predictions, write_predictions
+from resnetkit.evaluation.predictions import find_predictions, read_predictions, write_predictions
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.sources.names import DatasetError
 
@@ -122,34 +123,38 @@ def test_predictions_name_every_image_that_was_read(written: Path, evaluation: E
     paths = [later_images / name / f"{index}.png" for name in ("cat", "dog", "zebra") for index in range(FOLDERS[name])]
     assert [row.path for row in rows] == [str(path) for path in paths]
     assert [row.true for row in rows] == ["cat"] * 4 + ["dog"] * 5 + ["zebra"] * 2
-    with (written / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+    with (written / "predictions.csv").open(encoding="utf-8-sig", newline="") as stream:
         cells = list(csv.DictReader(stream))
-    probabilities = np.array([[float(row[name]) for name in CLASSES] for row in cells])
+    probabilities = np.array([[float(row[f"probability of {name}"]) for name in CLASSES] for row in cells])
     np.testing.assert_allclose(probabilities[:9], evaluation.judgement.probabilities, rtol=1e-5)
     np.testing.assert_allclose(probabilities.max(axis=1), [float(row["confidence"]) for row in cells])
 
 
-def test_a_spreadsheet_runs_nothing_and_names_come_back(tmp_path: Path) -> None:
-    names = [
-        "=1+1",
-        "+1",
-        "-1",
-        "@SUM(A1)",
-        "'quoted",
-        "\tcmd",
-        'a,"b"\nc',
-        "שלום",
-        b"caf\xe9".decode("utf-8", "surrogateescape"),
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_come_back(tmp_path: Path, ending: str) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "'quoted", "'=quoted", "\tcmd", 'a,"b"\nc', "שלום", "cat", "cat"]
+    files = [(tmp_path / name, name) for name in names] + [(tmp_path / os.fsdecode(b"caf\xe9"), "cat")]
+    table = tmp_path / f"predictions.{ending}"
+    probabilities = np.eye(len(files), len(names), dtype=np.float32)
+    write_predictions(table, names, files, probabilities)
+    assert find_predictions(tmp_path) == table
+    said = [*names, names[0]]
+    assert [(row.path, row.true, row.predicted) for row in read_predictions(table)] == [
+        (str(path), name, answer) for (path, name), answer in zip(files, said, strict=True)
     ]
-    files = [(Path(name), name) for name in names]
-    write_predictions(tmp_path / "table.csv", names, files, np.eye(len(names)))
-    assert [(row.path, row.true, row.predicted) for row in read_predictions(tmp_path / "table.csv")] == [
-        (name, name, name) for name in names
-    ]
-    with (tmp_path / "table.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    if ending == "parquet":
+        columns = pandas.read_parquet(table)
+        np.testing.assert_array_equal(columns.filter(like="probability of ").to_numpy(), probabilities)
+        np.testing.assert_array_equal(columns["confidence"], probabilities.max(axis=1))
+
+
+def test_a_spreadsheet_runs_nothing(tmp_path: Path) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\tcmd", "\rcmd", "\ncmd"]
+    write_predictions(tmp_path / "table.csv", names, [(Path(name), name) for name in names], np.eye(len(names)))
+    with (tmp_path / "table.csv").open(encoding="utf-8-sig", newline="") as stream:
         cells = [cell for row in csv.reader(stream) for cell in row]
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
-    assert b"caf\xe9" in (tmp_path / "table.csv").read_bytes()
+    assert len(cells) == (len(names) + 1) * (len(names) + 4)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
 
 
 def test_file_names_that_are_no_text_can_be_evaluated(

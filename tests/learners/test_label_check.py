@@ -63,7 +63,7 @@ def test_a_spreadsheet_runs_no_cell_of_the_list(tmp_path):
     samples = [Sample(Path(f"/{index}.png"), label) for index, label in enumerate((0, 0, 1, 1))]
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     doubt_labels(["=1+1", "@dog"], samples, probabilities).write(tmp_path)
-    with (tmp_path / "doubtful_labels.csv").open(encoding="utf-8", newline="") as stream:
+    with (tmp_path / "doubtful_labels.csv").open(encoding="utf-8-sig", newline="") as stream:
         assert list(csv.reader(stream))[1:] == [["/1.png", "'=1+1", "'@dog", "0.1", "0.9"]]
 
 
@@ -87,7 +87,7 @@ def test_labels_made_wrong_are_found_and_shown_first(swapped, make_parameters, b
         **{**auto, "feature_extract": True, "model_weight_file": str(backbone), "resize_mode": "squash", "folds": 4}
     )
     result = train(parameters, folder)
-    with (result.folder / "doubtful_labels.csv").open(encoding="utf-8", newline="") as stream:
+    with (result.folder / "doubtful_labels.csv").open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {str(path) for path in moved} <= {row["path"] for row in rows[: len(moved) + 3]}
     metrics = json.loads((result.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -99,11 +99,12 @@ def test_labels_made_wrong_are_found_and_shown_first(swapped, make_parameters, b
     assert page.index("Perhaps wrongly labelled") < page.index('id="training"')
     assert "moved_" in page
     assert "Cross-validated accuracy" in page
+    assert "The cross-validated accuracy is slightly flattering" in page
 
 
 def test_other_trainings_doubt_only_images_that_chose_no_weights(swapped, make_parameters):
     folder, _ = swapped
     result = train(make_parameters(epochs=1), folder)
     assert not (result.folder / "cross_validation.csv").exists()
-    with (result.folder / "doubtful_labels.csv").open(encoding="utf-8", newline="") as stream:
+    with (result.folder / "doubtful_labels.csv").open(encoding="utf-8-sig", newline="") as stream:
         assert all("/train/" not in row["path"] for row in csv.DictReader(stream))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from resnetkit.learners.optimization import (
+    FURTHER_PEAK,
     Loss,
     build_optimizer,
     choose_numerics,
     compute_class_weights,
+    compute_cycled_rate,
     compute_learning_rate,
     load_optimizer,
 )
@@ -36,6 +39,14 @@ def test_cosine_warms_up_peaks_and_ends_near_zero():
     assert (np.diff(rates[:50]) > 0).all()
     assert (np.diff(rates[50:]) < 0).all()
     assert rates[-1] < 0.1 / 10000
+
+
+def test_added_epochs_have_a_lower_cycle_of_their_own():
+    recipe = replace(make(learning_rate=0.1), epochs=5)
+    rates = [compute_cycled_rate(recipe, [2, 4], step, 100) for step in range(500)]
+    assert rates[:200] == [compute_learning_rate(recipe, step, 200) for step in range(200)]
+    assert rates[200:400] == [FURTHER_PEAK * rate for rate in rates[:200]]
+    assert rates[400:] == [FURTHER_PEAK * compute_learning_rate(recipe, step, 100) for step in range(100)]
 
 
 def test_constant_is_constant():

@@ -121,6 +121,8 @@ EDITS = {
     "recipe of infinities": lambda c: c["recipe"].update(momentum=float("inf")),
     "recipe of lists": lambda c: c["recipe"].update(changes=[1]),
     "unknown part": lambda c: c.update(unheard_of=1),
+    "cycles as text": lambda c: c.update(cycle_ends="1"),
+    "cycles backwards": lambda c: c.update(cycle_ends=[3, 2]),
     "history as text": lambda c: c.update(history="x"),
     "rows as numbers": lambda c: c.update(history=[1]),
     "row without accuracy": lambda c: c["history"][0].pop("val_accuracy"),

@@ -211,6 +211,49 @@ def test_more_epochs_continue_a_constant_schedule(three_digits, make_parameters,
     assert_same_tensors(open_weights(folder).read_state_dict(), open_weights(whole).read_state_dict())
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({}, id="sgd"),
+        pytest.param({"optimizer": "auto", "augmentation": "none", "learning_rate": 0, "batch_size": 0}, id="auto"),
+    ],
+)
+def test_more_epochs_after_the_end_are_a_cycle_of_their_own(three_digits, make_parameters, tmp_path, caplog, values):
+    caplog.set_level("INFO")
+    first = make_parameters(epochs=2, **values)
+    folder = train(first, three_digits).folder
+    history = read_state(folder).history
+    killed = shutil.copytree(folder, tmp_path / "killed" / folder.name)
+    longer = train(first.updated({"epochs": 5, "resume_from": str(folder)}), three_digits)
+    state = read_state(folder)
+    assert (state.history[:2], state.epoch, state.cycle_ends) == (history, 5, [2])
+    peak = max(row["learning_rate"] for row in state.history[2:])
+    assert (
+        state.history[-1]["learning_rate"] < peak <= 0.3 * state.recipe["learning_rate"] < state.recipe["learning_rate"]
+    )
+    assert "2, and 3 more, asked for later: a cycle of their own" in caplog.text
+    assert state.recipe["reasons"]["epochs"] in caplog.text
+
+    stop = StopIn(str(tmp_path / "killed"), 1, 0)
+    further = first.updated({"epochs": 5, "resume_from": str(killed)})
+    with pytest.raises(TrainingStopped, match="in epoch 4 of 5"):
+        train(further, three_digits, Progress(stop.is_reached, stop.count_epoch))
+    train(further, three_digits)
+    assert (killed / "best.safetensors").read_bytes() == longer.checkpoint.read_bytes()
+    assert without_times(killed) == without_times(folder)
+    assert_same_tensors(dict(read_state(killed).weights), dict(state.weights))
+    assert_same_tensors(dict(read_state(killed).optimizer), dict(state.optimizer))
+
+
+def test_more_epochs_after_early_stopping_follow_the_last_one(three_digits, make_parameters):
+    parameters = make_parameters(early_stopping_patience=1, learning_rate=1e-12, epochs=9)
+    folder = train(parameters, three_digits).folder
+    assert read_state(folder).epoch == 2
+    train(parameters.updated({"epochs": 10, "resume_from": str(folder)}), three_digits)
+    state = read_state(folder)
+    assert (state.epoch, state.cycle_ends) == (3, [2])
+
+
 def test_a_finished_run_is_only_concluded_again(three_digits, make_parameters):
     parameters = make_parameters(epochs=1)
     first = train(parameters, three_digits)
@@ -235,7 +278,7 @@ def test_latest_may_be_resumed(three_digits, make_parameters, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning_rate", 0.01), ("batch_size", 4), ("seed", 1), ("epochs", 5), ("augmentation", "none"), ("epochs", 2)],
+    [("learning_rate", 0.01), ("batch_size", 4), ("seed", 1), ("augmentation", "none"), ("epochs", 2)],
 )
 def test_parameters_that_change_the_result_are_refused(three_digits, make_parameters, name, value):
     folder = train(make_parameters(), three_digits).folder
