@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.ranges import Values, find_common_range, measure_values
-from resnetkit.images.reading import read_depth, read_values
+from resnetkit.images.reading import DEEP_SUFFIXES, IMAGE_SUFFIXES, read_depth, read_values
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import map_in_threads
@@ -15,7 +15,7 @@ from resnetkit.machine.threads import map_in_threads
 logger = get_logger()
 
 #: Files of these endings have 8 bits, and are not opened.
-_SHALLOW_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
+_SHALLOW_SUFFIXES = frozenset(IMAGE_SUFFIXES) - DEEP_SUFFIXES
 #: Images that are measured, evenly spread over the training split.
 _MAX_MEASURED = 1000
 
@@ -48,8 +48,8 @@ def find_value_range(paths: Iterable[Path], max_megapixels: float, progress: Pro
         measured = [values for values in progress.watch(map_in_threads(measure, chosen), bar) if values is not None]
     if len({values.is_float for values in measured}) > 1:
         logger.warning(
-            "some images hold integers of more than 8 bits and others floats, so brightness is guessed from each; "
-            "set 'value_range', or convert them to one kind"
+            "some images hold integers of more than 8 bits and others floats, so their type decides what is white: "
+            "65535 in 16 bits, 1 in floats; set 'value_range', or convert them to one kind"
         )
         return None
     found = find_common_range(measured)
