@@ -52,7 +52,7 @@ def extend_run_on() -> None:
 
 
 def _run_on_file(workflow: Any, path: Path) -> bool:
-    """Run on a file that the engine does not take; False where it takes it, or there is no such file.
+    """Run on a file, by the engine's reading or by ours; False where there is no such file.
 
     Raises:
         RuntimeError: It can be read by nobody; the message names it.
@@ -63,22 +63,36 @@ def _run_on_file(workflow: Any, path: Path) -> bool:
     if not is_engines_image and CDataVideoIO.is_video_format(path.suffix.lower(), True):
         workflow.set_video_input(path=str(path), index=0)
         workflow.set_cfg_entry("WholeVideo", "1")
-        workflow.run()
-        return True
-    if is_engines_image and not needs_turning_tiff(path) and not is_deep_planar_tiff(path):
+    else:
+        if not (is_engines_image and _set_by_engine(workflow, path)):
+            _set_by_us(workflow, path)
+        workflow.set_cfg_entry("WholeVideo", "0")
+    workflow.run()
+    return True
+
+
+def _set_by_engine(workflow: Any, path: Path) -> bool:
+    """Have the engine read a file; False where it cannot, or would make another picture of it."""
+    if needs_turning_tiff(path) or is_deep_planar_tiff(path):
         return False
+    try:
+        workflow.set_image_input(path=str(path), index=0)
+    except RuntimeError:  # Its message names no file.
+        return False
+    return True
+
+
+def _set_by_us(workflow: Any, path: Path) -> None:
     try:
         pixels = read_image(path)
     except ImageError as error:
         raise RuntimeError(f"infer_resnet: {error}{_name_kinds(path)}") from error
+    # The name leads `inputs` to the file.
     image = dataprocess.CImageIO(core.IODataType.IMAGE, pixels, str(path))
     if workflow.get_input_count() == 0:
         workflow.add_input(image)
     else:
         workflow.set_input(image, 0, True)
-    workflow.set_cfg_entry("WholeVideo", "0")
-    workflow.run()
-    return True
 
 
 def _name_kinds(path: Path) -> str:

@@ -96,6 +96,7 @@ def test_videos_by_any_ending_give_an_answer_a_frame(workflow, classifier, pictu
         ("notes.docx", b"PK\x03\x04", r"notes\.docx': no image of a known format .*; expected an image \(\.jpg, .*"),
         ("none", b"text", r"none': no image of a known format"),
         ("damaged.gif", b"GIF89a", r"damaged\.gif': cannot be decoded"),
+        ("damaged.tif", b"II*\0\x08\0\0\0\xff\xff" + b"rubbish" * 99, r"damaged\.tif': cannot be decoded"),
     ],
 )
 def test_a_file_of_no_known_kind_is_named(workflow, classifier, tmp_path, name, content, words):
