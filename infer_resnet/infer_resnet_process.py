@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ikomia import core, dataprocess
 
 import infer_resnet.library  # before anything of resnetkit: finds it, or says why not
+from infer_resnet.engine_paths import extend_run_on
 from infer_resnet.inputs import check_folder_run, has_detector
 from resnetkit.about import fill_shared_info
 from resnetkit.machine.files import resolve_path
@@ -83,6 +84,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
 
     def __init__(self, name: str, param: InferResnetParam | None = None) -> None:
         dataprocess.CClassificationTask.__init__(self, name)
+        extend_run_on()
         self.add_input(dataprocess.CDataStringIO())
         self.get_input(2).name = "Classification"
         self.add_output(dataprocess.CImageIO())

@@ -18,6 +18,7 @@ REQUIRED_MODULES = (
     "numpy",
     "cv2",
     "PIL",
+    "tifffile",
     "matplotlib",
     "pydantic",
     "annotated_types",

@@ -52,6 +52,7 @@ class Session:
         self._logged = ""
         self._threshold = 0.0
         self._value_range: ValueRange | None = None
+        self._is_whole = True
 
     def load(self, values: InferParameters) -> Model:
         """Return the model of the parameters; what was loaded is logged once, and its names are the task's."""
@@ -83,14 +84,14 @@ class Session:
 
     def annotate(self, source: Any, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the image of an input with answers drawn on it, (height, width, 3) uint8 RGB."""
-        image = read_image_input(source, self._value_range)
+        image = read_image_input(source, self._value_range, self._is_whole)
         return annotate(image, predictions, [self._get_color(each) for each in predictions])
 
     def classify(self, values: InferParameters, has_boxes: bool) -> list[Prediction]:
         """Classify the image of input 0, or the boxes of input 1, and fill the outputs."""
         task, model = self._task, self.load(values)
-        image = read_image_input(task.get_input(0), model.preprocessing.value_range)
-        self._value_range = model.preprocessing.value_range
+        self._value_range, self._is_whole = model.preprocessing.value_range, not has_boxes
+        image = read_image_input(task.get_input(0), self._value_range, self._is_whole)
         predictions = (
             self._classify_boxes(model, image, values) if has_boxes else [self._classify_image(model, image, values)]
         )

@@ -20,6 +20,7 @@ ROOMS = (
     "machine",
     "parameters",
     "forms",
+    "decoding",
     "images",
     "formats",
     "weights",

@@ -23,7 +23,7 @@ PLUGINS = ("infer_resnet", "train_resnet")
 PACKAGES_OF_OURS = ("resnetkit", *PLUGINS)
 
 #: The rooms that classification needs, with the plugin on top of them.
-LIGHT = ("machine", "parameters", "images", "weights", "runtimes", "answers", "folders")
+LIGHT = ("machine", "parameters", "decoding", "images", "weights", "runtimes", "answers", "folders")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "*_resnet/*.md", "compat/**/*.md", "benchmarks/*.md", "examples/*.md")
@@ -50,7 +50,7 @@ INDIRECT = {
 }
 
 #: Imported where they are there, and said to be missing where they are not.
-OPTIONAL = {"PyQt6", "nncf", "pandas", "pyarrow"}
+OPTIONAL = {"PyQt6", "nncf", "pandas", "pillow-heif", "pyarrow", "pydicom"}
 
 #: Left-overs, paths of one machine, and package sources that a user may not reach.
 FORBIDDEN = {

@@ -20,6 +20,7 @@ REQUIRED_MODULES = (
     "numpy",
     "cv2",
     "PIL",
+    "tifffile",
     "matplotlib",
     "pydantic",
     "annotated_types",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.answers.model import Model
+from resnetkit.images.pixels import EACH_IMAGE, ValueRange
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.ranges import parse_value_range
 from resnetkit.machine.files import get_ikomia_root, resolve_path
@@ -197,7 +198,7 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
         "resize_size": preprocessing.resize_size,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
-        "value_range": None if preprocessing.value_range is None else list(preprocessing.value_range),
+        "value_range": _describe_range(preprocessing.value_range),
         "small_input_stem": weights.identity.small_input_stem,
         "metrics": dict(metadata.metrics) if metadata else {},
         "training": dict(metadata.training) if metadata else {},
@@ -206,6 +207,12 @@ def describe(weights: Weights, model: Model) -> dict[str, Any]:
         "device": runtime.device,
         "precision": runtime.precision,
     }
+
+
+def _describe_range(value_range: ValueRange | None) -> list[float] | str | None:
+    if value_range == EACH_IMAGE:
+        return "each image's own"
+    return None if value_range is None else list(value_range)
 
 
 def _explain_input_size(weights: Weights, model: Model) -> str:

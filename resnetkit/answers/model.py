@@ -17,6 +17,7 @@ from resnetkit.answers.heatmaps import class_activation_map
 from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.reading import hold_image
 from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.declaration import ParameterError
 
@@ -213,10 +214,9 @@ class Model:
         return prediction
 
     def _prepare_file(self, path: Path, max_megapixels: float) -> Any:
-        from resnetkit.images.reading import read_image  # It imports OpenCV and Pillow.
-
         try:
-            return self.preprocessing.prepare(read_image(path, max_megapixels, self.preprocessing.value_range))
+            with hold_image(path, max_megapixels, self.preprocessing.value_range) as image:
+                return self.preprocessing.prepare(image)
         except ImageError as error:
             return error
 

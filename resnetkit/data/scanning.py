@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from resnetkit.folders.cells import write_path, write_text
 from resnetkit.folders.tables import write_csv
 from resnetkit.images.inspection import Finding, Inspections
 from resnetkit.images.pixels import ImageError, ValueRange
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import hold_image
 from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
@@ -101,7 +101,7 @@ class _Picture:
 class _Look:
     """How an image is looked at."""
 
-    read: Callable[[Path], np.ndarray]
+    read: Callable[[Path], AbstractContextManager[np.ndarray]]
     max_megapixels: float
     has_thumbnails: bool
     on_image: Callable[[str, Path, np.ndarray], None]
@@ -131,7 +131,7 @@ def check_images(
     Raises:
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
-    read = partial(read_image, max_megapixels=max_megapixels, value_range=value_range)
+    read = partial(hold_image, max_megapixels=max_megapixels, value_range=value_range)
     items = [(split, sample) for split in SPLITS for sample in getattr(dataset, split)]
     share = items[ranks.get_rank() :: ranks.get_size()]
     has_thumbnails = is_comparable(len(dataset.train), len(dataset.val) + len(dataset.test))
@@ -156,14 +156,15 @@ def _look_at_all(items: Iterable[tuple[str, Sample]], how: _Look, inspections: I
     def look_at(item: tuple[str, Sample]) -> _Picture:
         split, sample = item
         try:
-            image = how.read(sample.path)
+            with how.read(sample.path) as image:
+                how.on_image(split, sample.path, image)
+                checksum = zlib.crc32(np.ascontiguousarray(image).data)
+                thumbnail = make_thumbnail(image) if how.has_thumbnails else b""
+                height, width = image.shape[:2]
         except ImageError as error:
             return _Picture(split, sample, reason=str(error))
-        how.on_image(split, sample.path, image)
-        checksum = zlib.crc32(np.ascontiguousarray(image).data)
-        thumbnail = make_thumbnail(image) if how.has_thumbnails else b""
-        inspections.keep(sample.path, Finding(image.shape[1], image.shape[0], checksum, thumbnail=thumbnail))
-        return _Picture(split, sample, image.shape[1], image.shape[0], checksum, thumbnail)
+        inspections.keep(sample.path, Finding(width, height, checksum, thumbnail=thumbnail))
+        return _Picture(split, sample, width, height, checksum, thumbnail)
 
     def recall(item: tuple[str, Sample]) -> _Picture | None:
         known = inspections.find(item[1].path)
@@ -198,7 +199,10 @@ def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
 
 
 def _find_same(
-    pictures: Sequence[_Picture], inspections: Inspections, read: Callable[[Path], np.ndarray], progress: Progress
+    pictures: Sequence[_Picture],
+    inspections: Inspections,
+    read: Callable[[Path], AbstractContextManager[np.ndarray]],
+    progress: Progress,
 ) -> list[list[_Picture]]:
     """Group files with equal pixels.
 
@@ -274,9 +278,10 @@ def _hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def _hash_pixels(path: Path, read: Callable[[Path], np.ndarray]) -> bytes:
+def _hash_pixels(path: Path, read: Callable[[Path], AbstractContextManager[np.ndarray]]) -> bytes:
     try:
-        return hashlib.sha256(np.ascontiguousarray(read(path)).data).digest()
+        with read(path) as image:
+            return hashlib.sha256(np.ascontiguousarray(image).data).digest()
     except ImageError:
         return b""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 
 from resnetkit.data.augmentation import Changes, augment, make_view_generator, resize
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import hold_image
 
 #: Short side of the reduced form, in multiples of the plain view's: a part of 0.35 of the area is then 0.74 of the
 #: view's side, and a photograph of 640x480 pixels is reduced to 387x290 for an input of 224.
@@ -120,8 +121,10 @@ class ViewMaker:
             ImageError: The file cannot be read.
         """
         path = self._paths[index]
-        read = cache(lambda: read_image(path, self._settings.max_megapixels, self._preprocessing.value_range))
-        return np.stack([self._make_view(index, epoch, read) for epoch in epochs])
+        settings, value_range = self._settings, self._preprocessing.value_range
+        with ExitStack() as held:
+            read = cache(lambda: held.enter_context(hold_image(path, settings.max_megapixels, value_range)))
+            return np.stack([self._make_view(index, epoch, read) for epoch in epochs])
 
     def keep(self, path: Path, image: np.ndarray, epochs: Sequence[int | None]) -> None:
         """Take a file's image, (H, W, 3) uint8, that was read for another purpose: `make` then need not read it."""

@@ -6,6 +6,7 @@ A file is known by its path, size and time of change. Files that cannot be read 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from resnetkit.images.pixels import ValueRange
+from resnetkit.images.ranges import Values
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.speaking import get_logger
 
@@ -67,6 +69,7 @@ class Inspections:
         self._path = get_ikomia_root() / "Cache" / "resnetkit" / "images" / f"{name}.sqlite"
         self._lock = threading.Lock()
         self._waiting: dict[Path, tuple[int, int, Finding]] = {}
+        self._waiting_values: list[tuple[bytes, int, int, str]] = []
         self._connection: sqlite3.Connection | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +78,10 @@ class Inspections:
                 "CREATE TABLE IF NOT EXISTS findings (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER,"
                 " width INTEGER, height INTEGER, checksum INTEGER, content BLOB, pixels BLOB, thumbnail BLOB)"
                 " WITHOUT ROWID"
+            )
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS brightness (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER,"
+                " measured TEXT) WITHOUT ROWID"
             )
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
@@ -113,6 +120,30 @@ class Inspections:
         if finding := self.find(path):
             self.keep(path, replace(finding, content=content or finding.content, pixels=pixels or finding.pixels))
 
+    def find_values(self, path: Path) -> tuple[bool, Values | None]:
+        """Return whether a file's values were measured, and what was found: None where it has 8 bits."""
+        with self._lock:
+            version = _get_version(path)
+            if self._connection is None or version is None:
+                return False, None
+            try:
+                row = self._connection.execute("SELECT * FROM brightness WHERE path = ?", (bytes(path),)).fetchone()
+                if row is None or row[1:3] != version:
+                    return False, None
+                measured = json.loads(row[3])
+                return True, None if measured is None else Values(*measured)
+            except (sqlite3.Error, TypeError, ValueError) as error:
+                self._give_up(error)
+                return False, None
+
+    def keep_values(self, path: Path, values: Values | None) -> None:
+        """Keep what was measured in a file just now; it is found again once this is closed."""
+        version = _get_version(path)
+        if version is None or time.time() - version[1] / 1e9 < _SETTLED_S:
+            return
+        with self._lock:
+            self._waiting_values.append((bytes(path), *version, json.dumps(values)))
+
     def close(self) -> None:
         """Write what waits, and close the file."""
         with self._lock:
@@ -130,7 +161,11 @@ class Inspections:
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO brightness VALUES (?, ?, ?, ?)", self._waiting_values
+                )
             self._waiting.clear()
+            self._waiting_values.clear()
         except sqlite3.Error as error:
             self._give_up(error)
 
@@ -143,6 +178,7 @@ class Inspections:
                 self._connection.close()
         self._connection = None
         self._waiting.clear()
+        self._waiting_values.clear()
 
 
 def _get_version(path: Path) -> tuple[int, int] | None:

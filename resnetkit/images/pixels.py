@@ -6,31 +6,38 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from resnetkit.decoding.values import EACH_IMAGE, ImageError, ValueRange
+from resnetkit.machine.speaking import get_logger
+
+__all__ = ["EACH_IMAGE", "ImageError", "ValueRange", "to_rgb"]
+
+logger = get_logger()
+
 #: Rows are converted in strips of about this many values, which bounds the memory of intermediate results.
 _STRIP_VALUES = 1 << 22
 #: How far floats of 0..1 may reach beyond: cubic resampling overshoots by less. They are clipped.
 _MAX_OVERSHOOT = 0.25
+#: Share of an image's values that may be anything: broken pixels, burned-in text.
+_STRAY_SHARE = 0.005
+#: An image of 16 bits that stays below this uses 14 of them at most.
+_TOP_OF_14_BITS = 1 << 14
+
+_is_depth_said = False
 _REMEDY = "set 'value_range' to the values that are black and white, such as -1024..3071"
-
-#: The values that are black and white.
-ValueRange = tuple[float, float]
-
-
-class ImageError(ValueError):
-    """Something that was given as an image is none that can be read."""
 
 
 def to_rgb(image: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
     """Convert any supported image to RGB.
 
-    Gray becomes three equal channels; transparent pixels are laid over white. Without a range, integers wider than
-    8 bits are divided by 2^b - 1 with b the smallest of 8, 10, 12, 14 and 16 that holds the image's maximum; floats
-    with a maximum of at most 1 (or little more) are 0..1, of at most 255 are 0..255; bools are black and white.
+    Gray becomes three equal channels; transparent pixels are laid over white. Without a range the type decides, so that
+    no frame of a video is brighter than the next for a single pixel: uint16 is 0..65535; other integers are 0..255;
+    floats are 0..1, or 0..255 where more than a two-hundredth of the values are above 1.25; bools are black and white.
 
     Args:
         image: (height, width) or (height, width, 1 to 4), as gray, gray + alpha, RGB or RGBA; never written to.
         value_range: The values that are black and white, in integers wider than 8 bits and floats; beyond, values
-            are clipped. None guesses from the image's own values.
+            are clipped. None goes by the type, `EACH_IMAGE` by the smallest of 8, 10, 12, 14 and 16 bits that hold
+            the image's maximum.
 
     Returns:
         (height, width, 3) uint8. It may share the argument's memory and be read-only, and is the argument itself
@@ -74,24 +81,50 @@ def _choose_scaling(image: np.ndarray, value_range: ValueRange | None) -> Callab
         low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("expected finite values, got NaN or infinity in the image")
-    if value_range is None and image.dtype.kind == "f":
-        value_range = _guess_float_range(float(low), float(high))
-    if value_range is not None:
+    if (value_range is None or value_range == EACH_IMAGE) and image.dtype.kind == "f":
+        value_range = _choose_float_range(image, float(low), float(high))
+    if value_range is not None and value_range != EACH_IMAGE:
         black, white = value_range
         return lambda values: _scale(values, black, white)
-    if low < 0 or high > 65535:
-        raise ImageError(f"expected integer values of 0..255 or 0..65535, got {low} to {high}; {_REMEDY}")
-    top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    top = _choose_integer_top(image, low, high, value_range)
     table = ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)
     return lambda values: table[values]
 
 
-def _guess_float_range(low: float, high: float) -> ValueRange:
-    if low >= -_MAX_OVERSHOOT and high <= 1 + _MAX_OVERSHOOT:
-        return 0, 1
-    if low < 0 or high > 255:
-        raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}; {_REMEDY}")
-    return 0, 255
+def _choose_integer_top(image: np.ndarray, low: int, high: int, value_range: ValueRange | None) -> int:
+    """Return the value that is white in an image of integers, black being 0."""
+    if value_range is None and image.dtype.newbyteorder("=") != np.uint16:
+        if low < 0 or high > 255:
+            raise ImageError(f"expected {image.dtype} values of 0..255, got {low} to {high}; {_REMEDY}")
+        return 255
+    if low < 0 or high > 65535:
+        raise ImageError(f"expected integer values of 0..255 or 0..65535, got {low} to {high}; {_REMEDY}")
+    if value_range is None:
+        _say_if_dark(image)
+        return 65535
+    return int(next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits))
+
+
+def _say_if_dark(image: np.ndarray) -> None:
+    """Log once that 65535 is white, where an image hardly has a value in the upper three quarters."""
+    global _is_depth_said  # noqa: PLW0603 - once a process
+    if not _is_depth_said and np.count_nonzero(image >= _TOP_OF_14_BITS) <= _STRAY_SHARE * image.size:
+        _is_depth_said = True
+        logger.warning(
+            "65535 is white in images of 16 bits, and one came whose values stay far below; if its camera gives fewer "
+            "bits, set 'value_range', such as 12"
+        )
+
+
+def _choose_float_range(image: np.ndarray, low: float, high: float) -> ValueRange:
+    for white in (1.0, 255.0):
+        margin = _MAX_OVERSHOOT if white == 1 else 0
+        if low >= -_MAX_OVERSHOOT and high <= white + margin:
+            return 0, white
+        outside = np.count_nonzero((image < -_MAX_OVERSHOOT) | (image > white + margin))
+        if white == 1 and outside <= _STRAY_SHARE * image.size:
+            return 0, white
+    raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}; {_REMEDY}")
 
 
 def _scale(values: np.ndarray, black: float, white: float) -> np.ndarray:

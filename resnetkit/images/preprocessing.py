@@ -33,8 +33,7 @@ class Preprocessing:
             letterbox (resize the long side, pad with the mean colour).
         mean: Mean of each channel, of values scaled to 0..1.
         std: Standard deviation of each channel, of values scaled to 0..1.
-        value_range: What is black and what is white in images of more than 8 bits, before `prepare`; None guesses from
-            each image.
+        value_range: What is black and what is white in images of more than 8 bits, before `prepare`; see `to_rgb`.
     """
 
     input_size: int

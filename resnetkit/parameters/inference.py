@@ -82,7 +82,7 @@ class InferParameters(Parameters):
         "auto",
         "Brightness range",
         "What is black and white in images of more than 8 bits; auto is as the weights were trained, or where they do "
-        "not know, guessed from each image's maximum.",
+        "not know, by the file's header or the type: 0..65535 in 16 bits, 0..1 in floats.",
         group="Preprocessing",
         is_advanced=True,
         expected=VALUE_RANGE_EXPECTED,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
+from resnetkit.images.inspection import Inspections
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.ranges import Values, find_common_range, measure_values
-from resnetkit.images.reading import read_depth, read_values
+from resnetkit.images.reading import DEEP_SUFFIXES, IMAGE_SUFFIXES, read_depth, read_values
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import map_in_threads
@@ -15,17 +17,21 @@ from resnetkit.machine.threads import map_in_threads
 logger = get_logger()
 
 #: Files of these endings have 8 bits, and are not opened.
-_SHALLOW_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
+_SHALLOW_SUFFIXES = frozenset(IMAGE_SUFFIXES) - DEEP_SUFFIXES
 #: Images that are measured, evenly spread over the training split.
 _MAX_MEASURED = 1000
 
 
-def find_value_range(paths: Iterable[Path], max_megapixels: float, progress: Progress) -> ValueRange | None:
+def find_value_range(
+    source: Path, paths: Iterable[Path], max_megapixels: float, progress: Progress
+) -> ValueRange | None:
     """Find what is black and what is white in the training images of more than 8 bits.
 
-    Files say how many bits they use, or their values show it, but for a few pixels of a few images.
+    Files say how many bits they use, or their values show it, but for a few pixels of a few images. What was measured
+    is kept, so that a later start reads only files that have changed.
 
     Args:
+        source: Folder or table of the data set.
         paths: The training images.
         max_megapixels: Larger images are left out.
         progress: Shows a bar, and may stop between two images.
@@ -37,19 +43,28 @@ def find_value_range(paths: Iterable[Path], max_megapixels: float, progress: Pro
     if not chosen:
         return None
 
-    def measure(path: Path) -> Values | None:
-        try:
-            depth = read_depth(path)
-            return measure_values(read_values(path, max_megapixels), depth.used_bits) if depth.is_deep else None
-        except ImageError:
-            return None  # `check_images` says so.
+    with (
+        closing(Inspections(source)) as inspections,
+        progress.show("measuring brightness", len(chosen), unit="image") as bar,
+    ):
 
-    with progress.show("measuring brightness", len(chosen), unit="image") as bar:
+        def measure(path: Path) -> Values | None:
+            is_known, values = inspections.find_values(path)
+            if is_known:
+                return values
+            try:
+                depth = read_depth(path)
+                values = measure_values(read_values(path, max_megapixels), depth.used_bits) if depth.is_deep else None
+            except ImageError:
+                return None  # `check_images` says so.
+            inspections.keep_values(path, values)
+            return values
+
         measured = [values for values in progress.watch(map_in_threads(measure, chosen), bar) if values is not None]
     if len({values.is_float for values in measured}) > 1:
         logger.warning(
-            "some images hold integers of more than 8 bits and others floats, so brightness is guessed from each; "
-            "set 'value_range', or convert them to one kind"
+            "some images hold integers of more than 8 bits and others floats, so their type decides what is white: "
+            "65535 in 16 bits, 1 in floats; set 'value_range', or convert them to one kind"
         )
         return None
     found = find_common_range(measured)

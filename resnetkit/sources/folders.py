@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from resnetkit.images.reading import IMAGE_SUFFIXES
+from resnetkit.images.reading import IMAGE_SUFFIXES, MISSING_PACKAGES
 from resnetkit.machine.speaking import get_logger
 from resnetkit.sources.names import (
     SPLITS,
@@ -39,8 +39,8 @@ _SYSTEM_NAMES = frozenset(
 _OUTPUT_FILES = frozenset({"state.pt", "best.safetensors", "data_report.json"})
 #: Kinds of images that are counted when they are left out, because they are not read.
 _OTHER_IMAGE_SUFFIXES = (
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2",
-    ".orf", ".raw", ".psd", ".svg", ".eps", ".pdf", ".exr", ".hdr", ".tga", ".ico", ".nii", ".npy", ".mat",
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".dcm", ".dicom", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf",
+    ".rw2", ".orf", ".raw", ".psd", ".svg", ".eps", ".pdf", ".exr", ".hdr", ".tga", ".ico", ".nii", ".npy", ".mat",
 )  # fmt: skip
 
 #: A split, the name of a class as it is written, and the folder of its images.
@@ -371,12 +371,11 @@ def _is_for_output(folder: Folder, output_folder: Path | None) -> bool:
 def _warn_of_kinds(ignored: Sequence[Path]) -> None:
     counts = Counter(path.suffix.lower() for path in ignored)
     kinds = [f"{counts[suffix]} {suffix}" for suffix in _OTHER_IMAGE_SUFFIXES if counts[suffix]]
+    packages = sorted({MISSING_PACKAGES[suffix] for suffix in counts if suffix in MISSING_PACKAGES})
+    remedy = f"convert them to one of {', '.join(IMAGE_SUFFIXES)}"
+    remedy += f", or: pip install {' '.join(packages)}" if packages else ""
     if kinds:
-        logger.warning(
-            "left out images of kinds that are not read: %s; convert them to one of %s",
-            ", ".join(kinds),
-            ", ".join(IMAGE_SUFFIXES),
-        )
+        logger.warning("left out images of kinds that are not read: %s; %s", ", ".join(kinds), remedy)
 
 
 def _is_tracked(path: Path) -> bool:

@@ -231,7 +231,8 @@ def _find_value_range(
     """Return the declared brightness range, or that of the data set; where it needs none, the weights' own."""
     found = parse_value_range(parameters.value_range)
     if found is None:
-        found = find_value_range((sample.path for sample in dataset.train), parameters.max_image_megapixels, progress)
+        paths = (sample.path for sample in dataset.train)
+        found = find_value_range(dataset.source, paths, parameters.max_image_megapixels, progress)
     return start.preprocessing.value_range if found is None else found
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnetkit.images.pixels import EACH_IMAGE
 from resnetkit.images.preprocessing import RESIZE_MODES, Preprocessing
 from resnetkit.machine.files import read_file, write_text
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
@@ -130,7 +131,7 @@ def _parse_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
         resize_mode=str(content["resize_mode"]),
         mean=_parse_triple(content.get("mean", IMAGENET_MEAN)),
         std=_parse_triple(content.get("std", IMAGENET_STD)),
-        value_range=_parse_range(content.get("value_range")),
+        value_range=_parse_range(content["value_range"]) if "value_range" in content else EACH_IMAGE,
     )
     is_possible = (
         1 <= preprocessing.input_size <= _MAX_INPUT_SIZE and 1 <= preprocessing.resize_size <= _MAX_RESIZE_SIZE
@@ -149,7 +150,7 @@ def _parse_range(values: Any) -> tuple[float, float] | None:
     if values is None:
         return None
     black, white = (float(value) for value in values)
-    if not -_MAX_SAMPLE <= black < white <= _MAX_SAMPLE:
+    if (black, white) != EACH_IMAGE and not -_MAX_SAMPLE <= black < white <= _MAX_SAMPLE:
         raise WeightsError(f"value_range {values} makes no sense; expected black and white, black the lower one")
     return black, white
 

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -318,13 +318,13 @@ def settled(folder: Path) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded, in any order."""
     names: list[str] = []
-    read_image = scanning.read_image
+    hold_image = scanning.hold_image
 
-    def notice(path: Path, **options: Any) -> np.ndarray:
+    def notice(path: Path, **options: Any) -> AbstractContextManager[np.ndarray]:
         names.append(path.name)
-        return read_image(path, **options)
+        return hold_image(path, **options)
 
-    monkeypatch.setattr(scanning, "read_image", notice)
+    monkeypatch.setattr(scanning, "hold_image", notice)
     return names
 
 

@@ -61,7 +61,6 @@ ARRAYS = {
     "gray and alpha": lambda rgb: (add_alpha(rgb[..., :1]), over_white(as_gray(rgb))),
     "rgba": lambda rgb: (add_alpha(rgb), over_white(rgb)),
     "16 bits": lambda rgb: (rgb.astype(np.uint16) * 257, rgb),
-    "12 bits": lambda rgb: ((rgb.astype(np.uint16) // 17) * 273, rgb),
     "0 to 1": lambda rgb: (rgb.astype(np.float32) / 255, rgb),
     "0 to 255": lambda rgb: (rgb.astype(np.float32), rgb),
     "mirrored view": lambda rgb: (rgb[:, ::-1], np.ascontiguousarray(rgb[:, ::-1])),
@@ -129,7 +128,7 @@ REFUSED = {
     "four axes": (np.zeros((1, 20, 20, 3), np.uint8), r"got shape \(1, 20, 20, 3\)"),
     "one axis": (np.zeros(20, np.uint8), r"got shape \(20,\)"),
     "above 255": (np.full((20, 20, 3), 256.0, np.float32), "expected float values of 0..1 or 0..255, got 256"),
-    "negative": (np.full((20, 20, 3), -1, np.int32), "expected integer values"),
+    "negative": (np.full((20, 20, 3), -1, np.int32), "expected int32 values of 0..255, got -1"),
     "not a number": (np.full((20, 20, 3), np.nan, np.float32), "NaN or infinity"),
 }
 
@@ -143,7 +142,7 @@ def test_what_is_no_picture_is_refused_and_the_workflow_goes_on(workflow, classi
         np.testing.assert_allclose(answer(workflow, classifier, array=rgb), expected, atol=1e-6)
     for name, content in (("empty.jpg", b""), ("text.png", b"no picture")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(RuntimeError, match=f"{name}' could not be decoded"):
+        with pytest.raises(RuntimeError, match=f"{name}': (empty file|no image)"):
             workflow.run_on(path=str(tmp_path / name))
     unconnected = type(classifier)("infer_resnet")
     unconnected.set_parameters({"model_weight_file": checkpoint_path})

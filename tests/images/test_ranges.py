@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
+from resnetkit.images.pixels import EACH_IMAGE, ImageError, ValueRange, to_rgb
 from resnetkit.images.ranges import find_common_range, measure_values, parse_value_range
 from resnetkit.images.reading import read_depth, read_image
 from resnetkit.parameters.declaration import ParameterError
@@ -42,7 +42,7 @@ def test_one_pixel_has_no_influence_on_the_others(dtype: str) -> None:
 @pytest.mark.parametrize("maximum", [4095, 1023, 65535, 16383])
 def test_declared_bits_give_what_a_right_guess_gives(maximum: int) -> None:
     image = np.linspace(0, maximum, 1000).astype(np.uint16)[None]
-    np.testing.assert_array_equal(to_rgb(image, (0, maximum)), to_rgb(image))
+    np.testing.assert_array_equal(to_rgb(image, (0, maximum)), to_rgb(image, EACH_IMAGE))
 
 
 def test_negative_values_need_a_range_and_the_error_says_so() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from resnetkit.images.pixels import ImageError, to_rgb
+from resnetkit.images.pixels import EACH_IMAGE, ImageError, to_rgb
 from resnetkit.images.reading import IMAGE_SUFFIXES, read_image
 
 PATTERN = np.array(
@@ -66,10 +66,46 @@ def test_gray_with_alpha_is_laid_over_white() -> None:
     [(0, 255), (255, 255), (256, 1023), (1023, 1023), (1024, 4095), (4096, 16383), (16384, 65535), (65535, 65535)],
 )
 @pytest.mark.parametrize("dtype", ["uint16", ">u2", "int32", "int64", "uint64"])
-def test_integers_are_scaled_by_the_smallest_depth_that_holds_the_maximum(dtype: str, maximum: int, top: int) -> None:
+def test_each_images_maximum_decides_where_a_training_did_so(dtype: str, maximum: int, top: int) -> None:
     image = np.array([[0, maximum // 3, maximum // 2, maximum]], dtype)
     expected = np.floor(image.astype(np.float64) * 255 / top + 0.5)
-    np.testing.assert_array_equal(to_rgb(image)[..., 0], expected)
+    np.testing.assert_array_equal(to_rgb(image, EACH_IMAGE)[..., 0], expected)
+
+
+@pytest.mark.parametrize("maximum", [0, 255, 256, 4095, 4096, 65535])
+@pytest.mark.parametrize("dtype", ["uint16", ">u2"])
+def test_without_a_range_65535_is_white_in_16_bits_whatever_the_maximum(dtype: str, maximum: int) -> None:
+    image = np.array([[0, 1000, 30000, maximum]], dtype)
+    assert to_rgb(image)[0, :3, 0].tolist() == [0, 4, 117]
+    assert to_rgb(image[:, 3:])[0, 0, 0] == np.floor(maximum * 255 / 65535 + 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint32"])
+def test_other_integers_are_of_8_bits_or_need_a_range(dtype: str) -> None:
+    assert to_rgb(np.array([[0, 100, 255]], dtype))[0, :, 0].tolist() == [0, 100, 255]
+    with pytest.raises(ImageError, match=r"values of 0\.\.255, got 0 to 256; set 'value_range'"):
+        to_rgb(np.array([[0, 256]], dtype))
+
+
+def test_a_dark_image_of_16_bits_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetkit.images.pixels._is_depth_said", False)
+    image = np.full((40, 40), 4095, np.uint16)
+    image[0, 0] = 65535
+    to_rgb(np.full((4, 4), 65535, np.uint16))
+    to_rgb(image, (0, 4095))
+    assert caplog.messages == []
+    to_rgb(image)
+    to_rgb(image)
+    assert len(caplog.messages) == 1
+    assert "set 'value_range', such as 12" in caplog.messages[0]
+
+
+def test_a_few_stray_floats_change_no_other_value() -> None:
+    image = np.full((40, 40), 0.5, np.float32)
+    image[0, :3] = -3, 2, 1e6
+    assert to_rgb(image)[0, :4, 0].tolist() == [0, 255, 255, 128]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
@@ -103,8 +139,8 @@ def test_bools_are_black_and_white() -> None:
         (np.array([[-np.inf, 1]], np.float32), "finite"),
         (np.array([[-0.5, 1]]), r"0\.\.1 or 0\.\.255, got -0\.5 to 1"),
         (np.array([[0, 256.0]]), r"0\.\.1 or 0\.\.255, got 0 to 256"),
-        (np.array([[-1, 1]]), r"0\.\.255 or 0\.\.65535, got -1 to 1"),
-        (np.array([[0, 65536]]), r"0\.\.255 or 0\.\.65535, got 0 to 65536"),
+        (np.array([[-1, 1]]), r"values of 0\.\.255, got -1 to 1"),
+        (np.array([[0, 65536]]), r"values of 0\.\.255, got 0 to 65536"),
         (np.zeros((2, 2), complex), "dtype complex128"),
         (np.zeros((2, 2), object), "dtype object"),
         (np.zeros((2, 2), "datetime64[s]"), "dtype datetime64"),
@@ -320,14 +356,24 @@ def test_bytes_behind_the_end_of_a_jpeg_are_no_error(picture: Image.Image, tmp_p
 
 
 @pytest.mark.parametrize(
-    "suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in {".jpeg", ".jpe", ".jfif", ".tiff", ".pnm"}]
+    "suffix",
+    [
+        suffix
+        for suffix in IMAGE_SUFFIXES
+        if suffix not in {".jpeg", ".jpe", ".jfif", ".tiff", ".pnm", ".heif", ".dcm", ".dicom"}
+    ],
 )
 @pytest.mark.parametrize("share", [0, 0.02, 0.5])
 def test_truncated_file_is_an_error_that_names_it(
     picture: Image.Image, tmp_path: Path, suffix: str, share: float
 ) -> None:
     path = tmp_path / f"cut{suffix}"
-    picture.save(path, **({"compression": "tiff_lzw"} if suffix == ".tif" else {}))
+    if suffix == ".heic":
+        import pillow_heif
+
+        pillow_heif.from_pillow(picture).save(path)
+    else:
+        picture.save(path, **({"compression": "tiff_lzw"} if suffix == ".tif" else {}))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(ImageError, match=f"cut{suffix}"):
