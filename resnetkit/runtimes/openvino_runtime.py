@@ -50,7 +50,9 @@ class OpenVinoRuntime:
 
     def run(self, images: np.ndarray, with_features: bool = False) -> NetworkOutput:
         """Run the network on images, (N, 3, input_size, input_size) uint8, N at least 1."""
-        parts = np.array_split(np.ascontiguousarray(images), min(len(images), len(self._requests)))
+        images = np.ascontiguousarray(images)
+        # What is left out for a single image takes long after a network, which leaves nothing in the caches.
+        parts = [images] if len(images) == 1 else np.array_split(images, min(len(images), len(self._requests)))
         wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
             requests = self._requests[: len(parts)]
