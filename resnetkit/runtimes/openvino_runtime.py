@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.imports import lean_openvino
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
 
-with without_telemetry():
+with lean_openvino():
     import openvino as ov
 
 _DEVICE = "CPU"
