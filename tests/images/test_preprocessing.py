@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
+from resnetkit.images.pixels import to_rgb
 from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 
@@ -96,6 +97,17 @@ def test_strides_make_no_difference_and_nothing_is_written(photographs, view):
     prepared = make_preprocessing().prepare(image)
     assert np.array_equal(prepared, make_preprocessing().prepare(np.ascontiguousarray(image)))
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (300, 400)], ids=str)
+def test_any_image_is_prepared_as_its_contiguous_copy(shape, channels):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, channels), np.uint8)
+    image.setflags(write=False)
+    for view in (image[::-1, ::-1], image[:, ::2], image.swapaxes(0, 1), image[..., 0]):
+        rgb, copied = to_rgb(view), to_rgb(view.copy(order="C"))
+        expected = make_preprocessing().prepare(np.ascontiguousarray(copied))
+        assert np.array_equal(make_preprocessing().prepare(rgb, 2), expected)
 
 
 @pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
