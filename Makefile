@@ -7,7 +7,7 @@ PY := $(BIN)/python
 SOURCES := resnetkit infer_resnet train_resnet compat tests scripts examples benchmarks soak
 
 # The others are imported by these.
-BENCHMARKS := $(filter-out %/photographs.py %/tables.py %/training_runs.py %/inference_runs.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out %/photographs.py %/tables.py %/training_runs.py %/inference_runs.py %/installation.py,$(wildcard benchmarks/*.py))
 
 # What demo, test and bench write stays in build/, temporary files and torch's downloads included.
 ISOLATED := TMPDIR=$(CURDIR)/build/tmp HOME=$(CURDIR)/build/home IKOMIA_AUTO_COMPLETION=0

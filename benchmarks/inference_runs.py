@@ -33,6 +33,11 @@ def prepare_engine() -> None:
     link_plugins(HOME)
     os.environ.update({"HOME": str(HOME), "IKOMIA_AUTO_COMPLETION": "0"})
     sys.path.insert(0, str(REPOSITORY))
+    start_engine()
+
+
+def start_engine() -> None:
+    """Import the engine and keep it silent; torch's threads are guarded as infer_resnet guards them."""
     import ikomia  # noqa: F401 - sets up its logger
 
     from resnetkit.machine.threads import fix_thread_count
@@ -232,11 +237,18 @@ def take_turns(
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            run()
-            for _ in range(runs_per_turn):
-                began = time.perf_counter()
-                run()
-                times[name].append(1000 * (time.perf_counter() - began))
+            times[name] += time_runs(run, runs_per_turn)
+    return times
+
+
+def time_runs(run: Callable[[], Any], count: int = RUNS_PER_TURN) -> list[float]:
+    """Return the milliseconds of some runs, after one that is not counted."""
+    run()
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - began))
     return times
 
 

@@ -1,7 +1,8 @@
 """An image of 640x480 pixels to the network's 224x224: ways of the antialiased bilinear filter on one core.
 
 Milliseconds an image, median, smallest and largest; values that differ from torch's float32 kernel, which is
-torchvision's on tensors, of 150,528. "Ours" is `resnetkit.images.resampling`.
+torchvision's on tensors, of 150,528. "Ours" is `resnetkit.images.resampling`, also with the two threads that share a
+single image.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def make_ways(image: np.ndarray, resized: tuple[int, int]) -> dict[str, Callable
 
     return {
         "ours": lambda: resample(image, resized, SIZE),
+        "ours, two threads": lambda: resample(image, resized, SIZE, 2),
         "whole matrices": multiply,
         "torch, float32": lambda: interpolate(torch.float32),
         "torch, uint8": lambda: interpolate(torch.uint8),

@@ -137,12 +137,13 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     is_silent: bool = False,
 ) -> ProgramRun:
-    """Run one of the programs to its end.
+    """Run one of the programs to its end, or a module where the name is none of a file.
 
     Raises:
         ProgramError: It failed, or took longer than an hour.
     """
-    command = [sys.executable, str(PROGRAMS / name), *(str(argument) for argument in arguments)]
+    program = [str(PROGRAMS / name)] if name.endswith(".py") else ["-m", name]
+    command = [sys.executable, *program, *(str(argument) for argument in arguments)]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -178,7 +179,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, float
             return process.returncode, usage.ru_maxrss * unit / 1e6
         if time.monotonic() > deadline:
             os.kill(process.pid, signal.SIGKILL)
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def _call(command: Sequence[str]) -> None:

@@ -198,7 +198,7 @@ for file in sys.argv[2:]:
         (answer,) = load_model(file).classify(image)
         assert answer.prediction.label == prediction.label, answer
         answers[f"{pathlib.Path(file).name}, {cache} cache"] = prediction.probabilities.tolist()
-slow = ("torch", "torchvision", "matplotlib", "requests", "sklearn", "scipy", "mlflow", "onnx")
+slow = ("torch", "torchvision", "matplotlib", "requests", "sklearn", "scipy", "mlflow", "onnx", "openvino.tools.ovc")
 print(json.dumps({"answers": answers, "loaded": [name for name in slow if name in sys.modules]}))
 """
 )

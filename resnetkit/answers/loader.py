@@ -131,7 +131,11 @@ class Loader:
             f"runtime{kind}", (network, options), lambda: _open_runtime(weights, preprocessing, options)
         )
         self.weights = weights
-        return self._keep(f"model{kind}", (preprocessing, classes), lambda: Model(runtime, preprocessing, classes))
+        return self._keep(
+            f"model{kind}",
+            (preprocessing, classes, values.threads),
+            lambda: Model(runtime, preprocessing, classes, values.threads),
+        )
 
     def _keep(self, part: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return the part made for this key, made anew where the last one was for another key."""

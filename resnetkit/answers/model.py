@@ -18,7 +18,7 @@ from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.reading import hold_image
-from resnetkit.machine.threads import count_cores
+from resnetkit.machine.threads import count_cores, share_work
 from resnetkit.parameters.declaration import ParameterError
 
 if TYPE_CHECKING:
@@ -97,16 +97,22 @@ class AnswerOptions:
 class Model:
     """A network with its preprocessing and the names of its classes.
 
+    Args:
+        max_threads: Threads that may prepare images beside each other; 0 means as many as there are cores.
+
     Attributes:
         runtime: The network, loaded.
         preprocessing: How images become its input.
         classes: Names in the order of its outputs.
     """
 
-    def __init__(self, runtime: Runtime, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
+    def __init__(
+        self, runtime: Runtime, preprocessing: Preprocessing, classes: Sequence[str], max_threads: int = 0
+    ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.classes = tuple(classes)
+        self._max_threads = max_threads or count_cores()
 
     @cached_property
     def _head_weights(self) -> np.ndarray:
@@ -134,9 +140,16 @@ class Model:
         options = options or AnswerOptions()
         predictions: list[Prediction] = []
         for start in range(0, len(images), _MAX_BATCH):
-            prepared = [self.preprocessing.prepare(image) for image in images[start : start + _MAX_BATCH]]
+            prepared = self._prepare(images[start : start + _MAX_BATCH])
             predictions += self._predict_batch(prepared, options, adjust)
         return predictions
+
+    def _prepare(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Prepare images in several threads: each by one where there are many, else all share each."""
+        prepare = self.preprocessing.prepare
+        if len(images) > 1:
+            return share_work(prepare, images, self._max_threads)
+        return [prepare(image, self._max_threads) for image in images]
 
     def predict_files(
         self, paths: Iterable[Path], options: AnswerOptions | None = None, max_megapixels: float = 500

@@ -48,11 +48,12 @@ class Preprocessing:
         resize_size = round(input_size * self.resize_size / self.input_size)
         return replace(self, input_size=input_size, resize_size=resize_size)
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray, max_threads: int = 1) -> np.ndarray:
         """Resize and crop or pad one image.
 
         Args:
             image: RGB, (height, width, 3) uint8; any strides, never written to.
+            max_threads: Threads that may share the work.
 
         Returns:
             (3, input_size, input_size) uint8, C-contiguous; the network normalizes it itself.
@@ -64,18 +65,18 @@ class Preprocessing:
             raise ValueError(f"expected an RGB image (height, width, 3) uint8, got {image.shape} {image.dtype}")
         size = self.input_size
         if self.resize_mode == "squash":
-            return _resample(image, (size, size), (size, size))
+            return _resample(image, (size, size), (size, size), max_threads)
         height, width = image.shape[:2]
         if self.resize_mode == "letterbox":
             fitted = _scale_long_side(height, width, size)
             red, green, blue = (round(255 * value) for value in self.mean)
-            return _pad_centre(_resample(image, fitted, fitted), size, (red, green, blue))
+            return _pad_centre(_resample(image, fitted, fitted, max_threads), size, (red, green, blue))
         image = _trim_long_side(image)
         height, width = image.shape[:2]
         resized = _scale_short_side(height, width, self.resize_size)
         # A crop larger than the resized image is padded with black, as torchvision's center_crop does.
         resized_crop = (min(size, resized[0]), min(size, resized[1]))
-        return _pad_centre(_resample(image, resized, resized_crop), size, (0, 0, 0))
+        return _pad_centre(_resample(image, resized, resized_crop, max_threads), size, (0, 0, 0))
 
     def get_visible_region(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return what part of an image the network sees: left, top, width, height, in pixels of the image.
@@ -126,11 +127,11 @@ def _trim_long_side(image: np.ndarray) -> np.ndarray:
     return image[top : height - top, left : width - left]
 
 
-def _resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int]) -> np.ndarray:
+def _resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int], max_threads: int) -> np.ndarray:
     """Resize an image (H, W, 3) and cut the centre; of a gray one only one channel: (3, *crop) uint8."""
     if image.strides[2] == 0:
-        return np.repeat(resample(image[..., :1], resized, crop), 3, axis=0)
-    return resample(image, resized, crop)
+        return np.repeat(resample(image[..., :1], resized, crop, max_threads), 3, axis=0)
+    return resample(image, resized, crop, max_threads)
 
 
 def _pad_centre(image: np.ndarray, size: int, color: tuple[int, int, int]) -> np.ndarray:

@@ -12,14 +12,21 @@ quickest.
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+
+from resnetkit.machine.threads import share_work
 
 #: Bytes of float32 that are worked on at a time: they stay in a core's cache.
 _STRIP_BYTES = 1 << 20
+#: Bytes of an array that a thread keeps for the next image.
+_KEPT_BYTES = 1 << 22
+#: Values of an image that are worth a thread: to wake it takes a tenth of the time that they need.
+_VALUES_PER_THREAD = 200_000
 #: Multiplications of one product. From about as many on OpenBLAS starts threads, which spin after their work on the
 #: cores that the network needs, and wait for each other while the machine is busy.
 _MAX_PRODUCT = 1 << 18
@@ -52,18 +59,43 @@ class _Axis:
         """Output lines of all blocks; those behind the wanted ones are zero."""
         return self.matrices.shape[0] * self.matrices.shape[2]
 
+    def select(self, blocks: slice) -> _Axis:
+        """Return some of the blocks."""
+        return _Axis(self.matrices[blocks], self.start + blocks.start * self.step, self.step)
+
     def clip(self, length: int) -> tuple[int, int]:
         """Return the first and the end index of the inputs that exist."""
         return max(0, self.start), min(length, self.start + self.num_inputs)
 
 
-def resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int]) -> np.ndarray:
+class _Scratch(threading.local):
+    """Memory of a thread that is used again: to fetch it from the system for each image takes longer than the work."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array of any values, float32, until the next one of that name is taken."""
+        size = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or len(array) < size:
+            array = np.empty(size, np.float32)
+            if 4 * size <= _KEPT_BYTES:
+                self._arrays[name] = array
+        return array[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int], max_threads: int = 1) -> np.ndarray:
     """Resize an image and cut the centre; the work and the memory are those of what the centre sees.
 
     Args:
         image: (H, W, C) uint8; any strides, never written to.
         resized: Height and width of the whole image after resizing.
         crop: Height and width of the centre that is returned, at most `resized`.
+        max_threads: Threads that may share the work; the values are the same for any number.
 
     Returns:
         (C, *crop) uint8.
@@ -73,26 +105,41 @@ def resample(image: np.ndarray, resized: tuple[int, int], crop: tuple[int, int])
     top, left = (round((whole - part) / 2.0) for whole, part in zip(resized, crop, strict=True))
     columns = _plan_axis(width, resized[1], left, crop[1])
     rows = _plan_axis(height, resized[0], top, crop[0])
-    resized_rows = _resample_rows(image, columns, rows)  # (h, C, w)
-    lines = _resample_columns(resized_rows.reshape(len(resized_rows), -1), rows)[: crop[0]]
-    pixels = np.rint(lines, out=lines).astype(np.uint8).reshape(crop[0], channels, -1)
-    return np.ascontiguousarray(pixels[..., : crop[1]].transpose(1, 0, 2))
+    num_blocks, _, block = rows.matrices.shape
+    result = np.empty((channels, *crop), np.uint8)
+
+    def fill(blocks: slice) -> None:
+        part = rows.select(blocks)
+        resized_rows = _resample_rows(image, columns, part)  # (h, C, w)
+        target = result[:, blocks.start * block : blocks.stop * block]
+        lines = _resample_columns(resized_rows.reshape(len(resized_rows), -1), part)[: target.shape[1]]
+        pixels = np.rint(lines, out=lines).reshape(len(lines), channels, -1)[..., : crop[1]]
+        np.copyto(target, pixels.transpose(1, 0, 2), casting="unsafe")
+
+    seen = height * width * channels * crop[0] * crop[1] / (resized[0] * resized[1])
+    num_threads = max(1, min(max_threads, int(seen) // _VALUES_PER_THREAD))
+    size = -(-num_blocks // num_threads)
+    parts = [slice(first, min(first + size, num_blocks)) for first in range(0, num_blocks, size)]
+    share_work(fill, parts, num_threads)
+    return result
 
 
 def _resample_rows(image: np.ndarray, columns: _Axis, rows: _Axis) -> np.ndarray:
     """Resample horizontally, in strips, the rows that the vertical filter will read.
 
     Returns:
-        (rows.num_inputs, C, columns.num_outputs) float32; rows beyond the image are zero.
+        (rows.num_inputs, C, columns.num_outputs) float32, scratch; rows beyond the image are zero.
     """
     height, width, channels = image.shape
     first_row, last_row = rows.clip(height)
     left, right = columns.clip(width)
     num_blocks, window, block = columns.matrices.shape
-    result = np.zeros((rows.num_inputs, channels, columns.num_outputs), np.float32)
+    result = _scratch.take("rows", (rows.num_inputs, channels, columns.num_outputs))
+    result[: first_row - rows.start] = result[last_row - rows.start :] = 0
     strip_rows = min(_STRIP_BYTES // (4 * columns.num_inputs), _MAX_PRODUCT // (window * block)) // channels
     strip_rows = min(max(1, strip_rows), last_row - first_row)
-    planes = np.zeros((strip_rows, channels, columns.num_inputs), np.float32)
+    planes = _scratch.take("planes", (strip_rows, channels, columns.num_inputs))
+    planes[..., : left - columns.start] = planes[..., right - columns.start :] = 0
     for start in range(first_row, last_row, strip_rows):
         stop = min(start + strip_rows, last_row)
         strip, target = planes[: stop - start], result[start - rows.start : stop - rows.start]
@@ -107,11 +154,11 @@ def _resample_rows(image: np.ndarray, columns: _Axis, rows: _Axis) -> np.ndarray
 
 
 def _resample_columns(lines: np.ndarray, rows: _Axis) -> np.ndarray:
-    """Resample (rows.num_inputs, n) float32 vertically, to (rows.num_outputs, n)."""
+    """Resample (rows.num_inputs, n) float32 vertically, to (rows.num_outputs, n), scratch."""
     num_blocks, window, block = rows.matrices.shape
     size = lines.shape[1]
     matrices = rows.matrices.transpose(0, 2, 1)
-    result = np.empty((num_blocks, block, size), np.float32)
+    result = _scratch.take("columns", (num_blocks, block, size))
     windows = _view(lines, (num_blocks, window, size), (rows.step * size, size, 1))
     part = max(1, _MAX_PRODUCT // (window * block))
     for start in range(0, size, part):
@@ -121,7 +168,7 @@ def _resample_columns(lines: np.ndarray, rows: _Axis) -> np.ndarray:
 
 def _view(array: np.ndarray, shape: tuple[int, ...], steps: tuple[int, ...]) -> np.ndarray:
     """View a C-contiguous float32 array as overlapping windows; steps are in values."""
-    return as_strided(array, shape, [4 * step for step in steps])
+    return np.ndarray(shape, np.float32, array, strides=[4 * step for step in steps])  # `as_strided` takes longer
 
 
 @lru_cache(maxsize=64)  # the images of a video or a camera are of one size

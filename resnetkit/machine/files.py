@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import stat
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import to_encodable
@@ -33,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On an error the temporary file is removed and `path` is as it was. The suffix stays, for
     libraries that choose a format by it.
     """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
         yield temporary
         _flush_to_disk(temporary)
@@ -132,6 +130,8 @@ def resolve_path(text: str) -> Path:
         # Some of its versions percent-encode and some do not: the literal name wins if it exists.
         literal = Path(text.removeprefix("file://"))
         if not literal.exists():
+            from urllib.request import url2pathname  # It imports all that speaks HTTP.
+
             literal = _find_deployed(literal) or Path(url2pathname(urlsplit(text).path))
         text = str(literal)
     path = Path(text)

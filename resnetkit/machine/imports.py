@@ -8,10 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from resnetkit.machine.forks import add_survivor
 
-_TELEMETRY = "openvino_telemetry"
+_TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
 _importing: list[threading.Thread] = []
 
 
@@ -57,15 +58,44 @@ def without_telemetry() -> Iterator[None]:
     With that package, importing OpenVINO or NNCF forks the process, asks for the name of an analytics host, posts to
     it and writes an identity into `~/intel`. Both go on without it, by a stub of their own.
     """
+    with _hide(_TELEMETRY):
+        yield
+
+
+@contextmanager
+def lean_openvino() -> Iterator[None]:
+    """Import OpenVINO without its telemetry, and without what converts the networks of other frameworks.
+
+    The latter takes a third of the import, and answers need none of it. `openvino.convert_model` imports it when it is
+    called.
+    """
+    with _hide(_TELEMETRY, _CONVERTER):
+        yield
+    openvino = sys.modules["openvino"]
+    if not hasattr(openvino, "convert_model"):
+        openvino.convert_model = _convert_model  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _hide(*names: str) -> Iterator[None]:
+    """Let modules look as if they were not installed."""
     with _import_lock.lock:
-        is_loaded, loaded = _TELEMETRY in sys.modules, sys.modules.get(_TELEMETRY)
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python's sign for what cannot be imported
+        loaded = {name: sys.modules[name] for name in names if name in sys.modules}
+        sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # None: Python's sign for it
         try:
             yield
         finally:
-            del sys.modules[_TELEMETRY]
-            if is_loaded:
-                sys.modules[_TELEMETRY] = loaded  # type: ignore[assignment]
+            for name in names:
+                del sys.modules[name]
+            sys.modules.update(loaded)
+
+
+def _convert_model(*arguments: Any, **settings: Any) -> Any:
+    """Stand for `openvino.convert_model` until it is called."""
+    with without_telemetry():
+        from openvino.tools.ovc import convert_model
+    sys.modules["openvino"].convert_model = convert_model  # type: ignore[attr-defined]
+    return convert_model(*arguments, **settings)
 
 
 def start_importing(modules: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.imports import lean_openvino
 from resnetkit.machine.speaking import get_logger
 from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptionError, RuntimeOptions, summarize_error
 
@@ -70,7 +70,7 @@ def _require_cpu(what: str, device: str) -> None:
 
 def _require_openvino(what: str) -> None:
     try:
-        with without_telemetry():
+        with lean_openvino():
             import openvino  # noqa: F401 - only to see whether it can be
     except (ImportError, OSError) as error:
         raise RuntimeOptionError(

@@ -12,13 +12,13 @@ import numpy as np
 from resnetkit.formats.graph_file import MAX_BYTES, read_graph_file
 from resnetkit.formats.tensors import FormatError
 from resnetkit.machine.files import atomic_path, read_file
-from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.imports import lean_openvino
 from resnetkit.runtimes.network import NetworkSource, summarize_error
 from resnetkit.weights.architectures import ARCHITECTURES, Architecture
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.metadata import METADATA_KEY, ModelMetadata
 
-with without_telemetry():
+with lean_openvino():
     import openvino as ov
     from openvino import opset13 as ops
 

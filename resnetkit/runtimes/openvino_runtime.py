@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from resnetkit.machine.forks import add_survivor, keep_forever, run_apart
-from resnetkit.machine.imports import without_telemetry
+from resnetkit.machine.imports import lean_openvino
 from resnetkit.machine.threads import read_cpu_quota
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.runtimes.openvino_graph import GRAPH_VERSION, OUTPUT_NAMES, build_graph, is_quantized, read_head_weights
 
-with without_telemetry():
+with lean_openvino():
     import openvino as ov
 
 _DEVICE = "CPU"
@@ -81,12 +81,14 @@ class OpenVinoRuntime:
         return run_apart(self._run, images, with_features)
 
     def _run(self, images: np.ndarray, with_features: bool) -> NetworkOutput:
+        images = np.ascontiguousarray(images)
         wanted = OUTPUT_NAMES if with_features else OUTPUT_NAMES[:1]
         with self._lock:
             if self._network is None:
                 self._network, self.precision = self._open()
             requests = self._network.requests
-            parts = np.array_split(np.ascontiguousarray(images), min(len(images), len(requests)))
+            # What is left out for a single image takes long after a network, which leaves nothing in the caches.
+            parts = [images] if len(images) == 1 else np.array_split(images, min(len(images), len(requests)))
             requests = requests[: len(parts)]
             with ExitStack() as running:  # waits for all that read the images, also where one fails
                 for request, part in zip(requests, parts, strict=True):

@@ -21,7 +21,7 @@ task = workflow.add_task(name="infer_resnet", auto_connect=True)
 task.set_parameters({"model_weight_file": weights})
 workflow.run_on(path=image)
 labels = [task.get_predictions()[0].label]
-slow = ("torch", "torchvision", "matplotlib", "cv2", "sklearn", "scipy", "mlflow")
+slow = ("torch", "torchvision", "matplotlib", "cv2", "sklearn", "scipy", "mlflow", "openvino.tools.ovc")
 loaded = [name for name in slow if name in sys.modules]
 
 task.set_parameters({"heatmap": True, "embedding": True, "smoothing": 0.5})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
+from resnetkit.images.pixels import to_rgb
 from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 
@@ -94,6 +97,40 @@ def test_strides_make_no_difference_and_nothing_is_written(photographs, view):
     prepared = make_preprocessing().prepare(image)
     assert np.array_equal(prepared, make_preprocessing().prepare(np.ascontiguousarray(image)))
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (300, 400)], ids=str)
+def test_any_image_is_prepared_as_its_contiguous_copy(shape, channels):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, channels), np.uint8)
+    image.setflags(write=False)
+    for view in (image[::-1, ::-1], image[:, ::2], image.swapaxes(0, 1), image[..., 0]):
+        rgb, copied = to_rgb(view), to_rgb(view.copy(order="C"))
+        expected = make_preprocessing().prepare(np.ascontiguousarray(copied))
+        assert np.array_equal(make_preprocessing().prepare(rgb, 2), expected)
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
+def test_the_number_of_threads_makes_no_difference(photographs, mode):
+    for name in ("china", "portrait", "tiny"):
+        alone, shared = (make_preprocessing(mode=mode).prepare(photographs[name], count) for count in (1, 3))
+        assert np.array_equal(alone, shared), name
+
+
+def test_a_forked_process_prepares_images_as_well(photographs):
+    make_preprocessing().prepare(photographs["china"], 2)  # starts the helpers, which a fork leaves behind
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: writer.send(make_preprocessing().prepare(photographs["china"], 2).shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking where there are threads
+        child.start()
+    try:
+        assert reader.poll(20)
+        assert reader.recv() == (3, 224, 224)
+    finally:
+        child.kill()
+        child.join()
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,24 @@ import resnetkit.runtimes.openvino_runtime
 import openvino_telemetry
 """
     )
+
+
+def test_the_converter_of_openvino_is_imported_when_it_is_called(run_script, tmp_path):
+    run_script(
+        """
+import sys
+import onnx
+import resnetkit.runtimes.openvino_runtime
+import openvino
+
+assert "openvino.tools.ovc" not in sys.modules
+values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in "xy"]
+graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", values[:1], values[1:])
+onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), sys.argv[1])
+for _ in range(2):
+    model = openvino.convert_model(sys.argv[1])
+    assert {op.get_type_name() for op in model.get_ops()} == {"Parameter", "Relu", "Result"}
+assert sys.modules["openvino.tools.ovc"].convert_model is openvino.convert_model
+""",
+        [str(tmp_path / "relu.onnx")],
+    )
