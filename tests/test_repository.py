@@ -15,6 +15,7 @@ import yaml
 
 from resnetkit import __version__
 from resnetkit.about import fill_shared_info
+from resnetkit.runtimes.cache import DEFAULT_LIMIT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -125,6 +126,21 @@ def test_a_plugin_tells_the_version_and_address_of_the_repository(plugin):
     assert info.version == __version__
     assert info.repository == read_project()["tool"]["resnet-for-ikomia"]["repository"]
     assert info.license == read_project()["project"]["license"]
+
+
+def test_the_readme_names_every_folder_that_is_kept():
+    sources = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "resnetkit").rglob("*.py"))]
+    used = {
+        "/".join(re.findall(r'"(\w+)"', match))
+        for source in sources
+        for match in re.findall(r'get_ikomia_root\(\)((?: / "\w+")+)', source)
+    }
+    assert len(used) >= 5
+    named = re.findall(r"^\| `~/Ikomia/([\w/]+)`", read("README.md"), re.MULTILINE)
+    without_home = {"Models/torch/checkpoints"}
+    assert {path for path in used - without_home if not path.startswith(tuple(named))} == set()
+    assert "at most 2 GB" in read("README.md")
+    assert DEFAULT_LIMIT == 2 << 30
 
 
 def test_no_file_is_large():
