@@ -13,7 +13,7 @@ BENCHMARKS := $(filter-out %/photographs.py %/tables.py %/training_runs.py %/inf
 ISOLATED := TMPDIR=$(CURDIR)/build/tmp HOME=$(CURDIR)/build/home IKOMIA_AUTO_COMPLETION=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench soak audit dist clean
+.PHONY: help setup link unlink link-compat unlink-compat demo test lint format bench notebooks pictures soak audit dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,14 @@ format: $(VENV)/.requirements-dev ## Lay out the code as lint wants it
 bench: $(VENV)/.requirements-dev isolated ## Measure every claim again (on a quiet machine)
 	$(PY) scripts/link_plugins.py --home build/home
 	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(ISOLATED) $(PY) $$script; done
+
+notebooks: $(VENV)/.requirements-dev isolated ## Run the notebooks and store them with what they show (on a quiet machine)
+	$(ISOLATED) $(PY) scripts/run_notebooks.py $(ARGS)
+
+pictures: notebooks demo ## Make all pictures of docs/images anew, those of the notebooks included (10 minutes)
+	$(ISOLATED) $(PY) scripts/make_pictures.py
+	$(PY) scripts/make_form_pictures.py
+	$(PY) scripts/make_speed_picture.py
 
 soak: $(VENV)/.requirements-dev isolated ## Try every claim of docs/RELIABILITY.md again (45 minutes; ARGS=kills for one)
 	$(PY) scripts/link_plugins.py --home build/home

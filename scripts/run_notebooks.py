@@ -1,6 +1,6 @@
 """Run the notebooks of `examples/` from top to bottom and store them with their outputs.
 
-On a quiet machine, after a change of a notebook or of what it shows: `.venv/bin/python scripts/run_notebooks.py`.
+On a quiet machine, after a change of a notebook or of what it shows: `make notebooks`.
 Each notebook runs in a kernel of its own, with an empty home folder, as on a machine that never saw the plugins.
 """
 

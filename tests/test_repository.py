@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from resnetkit import __version__
+from resnetkit.about import fill_shared_info
+from resnetkit.runtimes.cache import DEFAULT_LIMIT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +30,15 @@ PACKAGES_OF_OURS = ("resnetkit", *PLUGINS)
 LIGHT = ("machine", "parameters", "decoding", "images", "weights", "runtimes", "answers", "folders")
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "*_resnet/*.md", "compat/**/*.md", "benchmarks/*.md", "examples/*.md")
+    for pattern in (
+        "*.md",
+        ".github/**/*.md",
+        "docs/*.md",
+        "*_resnet/*.md",
+        "compat/**/*.md",
+        "benchmarks/*.md",
+        "examples/*.md",
+    )
     for path in REPOSITORY.glob(pattern)
 )
 
@@ -82,6 +94,29 @@ def test_the_changelog_starts_with_the_version():
     assert found[1] == __version__
 
 
+def test_the_citation_names_the_version_and_the_paper():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == __version__
+    assert citation["license"] == read_project()["project"]["license"]
+    info = SimpleNamespace(hardware_config=SimpleNamespace())
+    fill_shared_info(info)
+    (paper,) = citation["references"]
+    assert paper["title"] == info.article
+    assert paper["url"] == info.article_url
+    assert paper["year"] == info.year
+    authors = ", ".join(f"{author['given-names']} {author['family-names']}" for author in paper["authors"])
+    assert authors == info.authors
+
+
+def test_the_workflow_runs_the_commands_of_contributing_with_the_oldest_and_newest_python():
+    job = yaml.safe_load(read(".github/workflows/test.yml"))["jobs"]["test"]
+    oldest, following = map(int, re.findall(r"3\.(\d+)", read_project()["project"]["requires-python"]))
+    assert job["strategy"]["matrix"]["python"] == [f"3.{oldest}", f"3.{following - 1}"]
+    commands = [step["run"].split()[:2] for step in job["steps"] if "run" in step]
+    assert ["make", "lint"] in commands
+    assert ["make", "test"] in commands
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_plugin_tells_the_version_and_address_of_the_repository(plugin):
     from ikomia.dataprocess.registry import ik_registry
@@ -91,6 +126,21 @@ def test_a_plugin_tells_the_version_and_address_of_the_repository(plugin):
     assert info.version == __version__
     assert info.repository == read_project()["tool"]["resnet-for-ikomia"]["repository"]
     assert info.license == read_project()["project"]["license"]
+
+
+def test_the_readme_names_every_folder_that_is_kept():
+    sources = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "resnetkit").rglob("*.py"))]
+    used = {
+        "/".join(re.findall(r'"(\w+)"', match))
+        for source in sources
+        for match in re.findall(r'get_ikomia_root\(\)((?: / "\w+")+)', source)
+    }
+    assert len(used) >= 5
+    named = re.findall(r"^\| `~/Ikomia/([\w/]+)`", read("README.md"), re.MULTILINE)
+    without_home = {"Models/torch/checkpoints"}
+    assert {path for path in used - without_home if not path.startswith(tuple(named))} == set()
+    assert "at most 2 GB" in read("README.md")
+    assert DEFAULT_LIMIT == 2 << 30
 
 
 def test_no_file_is_large():

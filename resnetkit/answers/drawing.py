@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnetkit.answers.fonts import draw_text, is_drawable, measure_columns, measure_text, take_columns
 from resnetkit.answers.model import ClassScore, Prediction
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
 Color = tuple[int, int, int]
 
@@ -88,13 +86,13 @@ def lay_out_box_label(prediction: Prediction, height: int, width: int) -> TextLi
     font_size = _fit_font_size([text], max(box_width, 0.2 * width), smallest, largest)
     text = _shorten(text, font_size, width)
     line_height = font_size * _LINE_HEIGHT
-    text_left = min(max(left, 0.0), max(0.0, width - len(text) * font_size * _CHARACTER_WIDTH))
+    text_left = min(max(left, 0.0), max(0.0, width - measure_columns(text) * font_size * _CHARACTER_WIDTH))
     text_top = top - line_height if top >= line_height else max(top, 0.0)
     return TextLine(text, text_left, min(text_top, max(0.0, height - line_height)), font_size)
 
 
 def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Sequence[Color]) -> np.ndarray:
-    """Draw answers on a copy of an image.
+    """Draw answers on a copy of an image; a class whose letters no font of this machine has goes by its number.
 
     Args:
         image: RGB, (height, width, 3) uint8.
@@ -110,7 +108,7 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Seque
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture, "RGBA")
     lines = []
-    for prediction, color in zip(predictions, colors, strict=True):
+    for prediction, color in zip(map(_make_drawable, predictions), colors, strict=True):
         if prediction.box is None:
             lines += lay_out_top_k(prediction, height, width)
         else:
@@ -124,23 +122,21 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction], colors: Seque
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, line: TextLine) -> None:
-    font = load_font(line.font_size)
     padding = 0.3 * line.font_size
-    right = line.left + pen.textlength(line.text, font) + 2 * padding
+    right = line.left + measure_text(line.text, line.font_size) + 2 * padding
     corners = (line.left, line.top, right, line.top + line.font_size * _LINE_HEIGHT - 1)
     pen.rounded_rectangle(corners, radius=padding, fill=_GROUND_COLOR)
     middle = line.top + line.font_size * _LINE_HEIGHT / 2
-    pen.text((line.left + padding, middle), line.text, fill=TEXT_COLOR, font=font, anchor="lm")
+    draw_text(pen, (line.left + padding, middle), line.text, line.font_size, fill=TEXT_COLOR)
 
 
-@lru_cache(maxsize=16)
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Load matplotlib's own copy of DejaVu Sans: it is there on every system, with most of the world's letters."""
-    from PIL import ImageFont
+def _make_drawable(prediction: Prediction) -> Prediction:
+    top_k = tuple(replace(score, label=_name(score)) for score in prediction.top_k)
+    return replace(prediction, label=_name(prediction), top_k=top_k)
 
-    spec = find_spec("matplotlib")  # importing it takes longer than a quick answer
-    assert spec is not None and spec.origin is not None
-    return ImageFont.truetype(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+def _name(score: ClassScore | Prediction) -> str:
+    return score.label if is_drawable(score.label) else f"#{score.index}"
 
 
 def get_line_width(height: int, width: int) -> int:
@@ -163,14 +159,14 @@ def _get_min_font_size(height: int, width: int) -> int:
 
 
 def _fit_font_size(texts: Sequence[str], room: float, smallest: int, largest: int) -> int:
-    longest = max(len(text) for text in texts)
+    longest = max(map(measure_columns, texts))
     return max(smallest, min(largest, int(room / longest / _CHARACTER_WIDTH)))
 
 
 def _shorten(text: str, font_size: int, room: float) -> str:
     """Cut a name, never its probability, so that the line fits."""
     count = max(12, int(room / font_size / _CHARACTER_WIDTH))
-    if len(text) <= count:
+    if measure_columns(text) <= count:
         return text
     name, number, percent = text.rsplit(" ", 2)
-    return f"{name[: max(1, count - len(number) - 6)]}... {number} {percent}"
+    return f"{take_columns(name, max(2, count - len(number) - 6))}... {number} {percent}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnetkit.answers.drawing import annotate, load_font
+from resnetkit.answers.drawing import annotate
+from resnetkit.answers.fonts import draw_text, measure_text, to_drawable
 from resnetkit.answers.heatmaps import overlay_heatmap
 from resnetkit.answers.model import Prediction
 from resnetkit.images.preprocessing import Preprocessing
@@ -16,7 +17,7 @@ from resnetkit.machine.files import atomic_path
 from resnetkit.machine.text import to_printable
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
 #: Sides in pixels of an annotated picture: larger images are reduced, and small ones enlarged until text is readable.
 _MAX_SIDE = 2048
@@ -88,19 +89,18 @@ def draw_contact_sheet(query: tuple[np.ndarray, str], neighbours: Sequence[tuple
         if index == 0:
             corners = (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3)
             pen.rectangle(corners, outline=_FRAME, width=4)
-        font = load_font(_FONT_SIZE)
         lines = ((text, _FRAME if index == 0 else _INK), (name, _FAINT_INK))
         for number, (line, ink) in enumerate(lines):
-            place = (left, top + _TILE + 4 + 19 * number)
-            pen.text(place, _shorten(line, pen, is_cut_in_front=line is name), fill=ink, font=font)
+            place = (left, top + _TILE + 12 + 19 * number)
+            draw_text(pen, place, _shorten(line, is_cut_in_front=line is name), _FONT_SIZE, fill=ink)
     return np.array(sheet)
 
 
-def _shorten(text: str, pen: ImageDraw.ImageDraw, is_cut_in_front: bool) -> str:
+def _shorten(text: str, is_cut_in_front: bool) -> str:
     """Cut a caption to the width of a tile: a class at its end, a path in front."""
-    font, text = load_font(_FONT_SIZE), to_printable(text)
+    text = to_drawable(to_printable(text))
     cut, count = text, len(text)
-    while pen.textlength(cut, font) > _TILE:
+    while measure_text(cut, _FONT_SIZE) > _TILE:
         count -= 1
         cut = f"…{text[-count:]}" if is_cut_in_front else f"{text[:count]}…"
     return cut

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnetkit.results.plots import LIGHT, Theme, add_legend, make_figure, shorten_names, style_axes
+from resnetkit.answers.fonts import find_families
+from resnetkit.results.plots import LIGHT, Theme, add_legend, make_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,12 @@ _CLASS_COLORS = (
 )
 
 
-def draw_thresholds(curves: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
+def draw_thresholds(curves: Mapping[str, Any], names: Mapping[str, str], theme: Theme = LIGHT) -> Figure:
     """Draw what each threshold keeps, and how many of the answers kept are right; beside it the same for each class.
 
     Args:
         curves: Result of `resnetkit.evaluation.decisions.compute_curves`.
+        names: What is drawn for each class, of about 18 letters.
         theme: Colours.
     """
     per_class = curves["per_class"]
@@ -42,18 +44,22 @@ def draw_thresholds(curves: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
     _label(overall, theme, "threshold of the confidence in %", "% of the answers")
     add_legend(overall, theme)
     if per_class:
-        _draw_classes(axes[1], per_class, theme)
+        _draw_classes(axes[1], per_class, names, theme)
     return figure
 
 
 def draw_class_curves(
-    per_class: Iterable[Mapping[str, Any]], areas: Mapping[str, float], theme: Theme = LIGHT
+    per_class: Iterable[Mapping[str, Any]],
+    areas: Mapping[str, float],
+    names: Mapping[str, str],
+    theme: Theme = LIGHT,
 ) -> Figure:
     """Draw ROC and precision-recall curves of each class against all others.
 
     Args:
         per_class: `per_class` of `resnetkit.evaluation.decisions.compute_curves`.
         areas: Area under the ROC curve of each class, by its name.
+        names: What is drawn for each class, of about 18 letters.
         theme: Colours.
     """
     rows = [row for row in per_class if row["roc"] is not None]
@@ -62,9 +68,8 @@ def draw_class_curves(
     style_axes(roc, theme, "ROC")
     style_axes(precision_recall, theme, "Precision and recall")
     roc.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.0)
-    names = shorten_names([row["name"] for row in rows], 18)
-    for row, name, color in zip(rows, names, _CLASS_COLORS, strict=False):
-        curve = row["roc"]
+    for row, color in zip(rows, _CLASS_COLORS, strict=False):
+        name, curve = names[row["name"]], row["roc"]
         x, y = 100 * np.array(curve["false_positive_rate"]), 100 * np.array(curve["sensitivity"])
         roc.plot(x, y, color=color, linewidth=1.6, label=f"{name}  {areas[row['name']]:.3f}", clip_on=False)
         curve = row["precision_recall"]
@@ -80,15 +85,14 @@ def draw_class_curves(
     return figure
 
 
-def _draw_classes(axes: Axes, per_class: Iterable[Mapping[str, Any]], theme: Theme) -> None:
+def _draw_classes(axes: Axes, per_class: Iterable[Mapping[str, Any]], names: Mapping[str, str], theme: Theme) -> None:
     style_axes(axes, theme, "Class by class")
     rows = [row for row in per_class if row["threshold_curve"]["kept"]]
-    names = shorten_names([row["name"] for row in rows], 18)
     lowest = 100.0
-    for row, name, color in zip(rows, names, _CLASS_COLORS, strict=False):
+    for row, color in zip(rows, _CLASS_COLORS, strict=False):
         kept, accuracy = (100 * np.array(row["threshold_curve"][key]) for key in ("kept", "accuracy"))
         lowest = min(lowest, float(accuracy.min()))
-        axes.plot(kept, accuracy, color=color, linewidth=1.6, label=name, clip_on=False)
+        axes.plot(kept, accuracy, color=color, linewidth=1.6, label=names[row["name"]], clip_on=False)
     axes.set(xlim=(0, 100), ylim=(max(0.0, lowest - 5), 101))
     _label(axes, theme, "kept, in % of the answers that name the class", "right, in % of those kept")
     _list_classes(axes, theme, "")
@@ -103,13 +107,14 @@ def _list_classes(axes: Axes, theme: Theme, title: str) -> None:
     """Name the classes right of the axes, where no line is."""
     if not axes.get_legend_handles_labels()[1]:
         return
+    families = find_families(axes.get_legend_handles_labels()[1])
     legend = axes.legend(
         title=title,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
         labelcolor=theme.ink,
-        fontsize=8.5,
+        prop={"size": 8.5, "family": families},
         title_fontsize=8.5,
         handlelength=1.2,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnetkit.answers.fonts import find_families, shorten_text
 from resnetkit.results.page_text import format_percent, is_small
-from resnetkit.results.plots import LIGHT, Theme, make_figure, shorten_names
+from resnetkit.results.plots import LIGHT, Theme, make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +31,12 @@ _MISTAKE_WIDTH = 2 * (_PICTURE_SIDE + _MARGIN) + _PICTURE_GAP
 _TITLE_HEIGHT = 0.45
 
 
-def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme = LIGHT) -> Figure:
+def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str], theme: Theme = LIGHT) -> Figure:
     """Draw the first eight mistakes: what was predicted and what is true, the image, and what the network looked at.
 
     Args:
         mistakes: At least one, the worst first, see `resnetkit.results.pictures.collect_mistakes`.
+        names: What is drawn for each class, of about 18 letters.
         theme: Colours.
     """
     num_rows = math.ceil(min(len(mistakes), _MAX_MISTAKES) / _MAX_MISTAKE_COLUMNS)
@@ -50,15 +52,17 @@ def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme = LIGHT) -> Figure:
     for number, row in enumerate(rows):
         top = _TITLE_HEIGHT + sum(heights[:number])
         for column, mistake in enumerate(row):
-            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, theme)
+            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, names, theme)
     return figure
 
 
-def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, theme: Theme) -> None:
+def _draw_mistake(
+    axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str], theme: Theme
+) -> None:
     """Draw one mistake with its upper left corner at a point of axes whose unit is an inch, y downwards."""
     left, top = corner
     middle, right = left + _PICTURE_SIDE + _PICTURE_GAP, left + 2 * _PICTURE_SIDE + _PICTURE_GAP
-    predicted, true = shorten_names((mistake.predicted_class, mistake.true_class), 18)
+    predicted, true = names[mistake.predicted_class], names[mistake.true_class]
     cover = {"facecolor": theme.surface, "linewidth": 0, "pad": 2.5}  # over the end of a name of wide letters
     for line, label, name, probability, color in (
         (0, "predicted", predicted, mistake.predicted_probability, theme.accent),
@@ -68,7 +72,7 @@ def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, the
         _write_line(axes, (left, y), label, theme.muted, fontsize=7)
         _write_line(axes, (left + 0.55, y), name, color, fontweight="bold")
         _write_line(axes, (right, y), format_percent(probability), color, ha="right", bbox=cover)
-    file_name = shorten_names([mistake.file_name], 22)[0]
+    file_name = shorten_text(mistake.file_name, 22)
     for x, image, caption in ((left, mistake.image, file_name), (middle, mistake.heatmap, "heat map")):
         if image is not None:
             _draw_picture(axes, (x, top + 2.1 * _LINE_HEIGHT), image, caption, theme)
@@ -93,4 +97,4 @@ def _fit_picture(image: np.ndarray) -> tuple[float, float]:
 def _write_line(axes: Axes, position: tuple[float, float], text: str, color: str, **style: Any) -> None:
     # A "$" in the name of a class or file is no formula.
     style = {"fontsize": 8.5, "va": "center", "color": color, "parse_math": False, **style}
-    axes.text(*position, text, **style)
+    axes.text(*position, text, fontfamily=find_families([text]), **style)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from resnetkit.answers.fonts import find_families, measure_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,8 +28,16 @@ Curves: TypeAlias = tuple[tuple[str, str], ...]
 _BALANCED = "val_balanced_accuracy"
 #: What journals ask of pictures of a page's width.
 _DPI = 200
-_MAX_LABELLED_CLASSES = 150
-_MAX_NAME_LENGTH = 26
+#: Beyond this many classes the names beside a confusion matrix are left out, and beyond `_MAX_FINE_CLASSES` those that
+#: stand there are as sharp as on a screen: the picture has thousands of pixels as it is.
+MAX_LABELLED_CLASSES = 500
+_MAX_FINE_CLASSES = 150
+_SCREEN_DPI = 100
+_NUM_SPREAD_LABELS = 20
+#: In inches: what lies between the edge and the names, between names and cells, and beside the cells; the least width.
+_AXIS_SIDE, _NAME_GAP, _EDGE, _MIN_MATRIX_SIDE = 0.34, 0.05, 0.12, 3.2
+#: Pixels of a side of the coloured cells.
+_CELLS_SIDE = 2000
 #: Sides in inches of the smallest cells of a confusion matrix that hold a count, and a percentage above it.
 _MIN_COUNT_CELL = 0.21
 _MIN_PERCENT_CELL = 0.5
@@ -49,12 +59,13 @@ LIGHT = Theme("#ffffff", "#1b2530", "#5d6975", "#e2e7ec", "#1f5fd0", "#cf5c0a")
 DARK = Theme("#151b23", "#e6ebf1", "#9ba7b4", "#2c3540", "#6ea8ff", "#ff9e57")
 
 
-def encode_png(image: np.ndarray, num_colors: int | None = 128) -> bytes:
+def encode_png(image: np.ndarray, num_colors: int | None = 128, dpi: float = _DPI) -> bytes:
     """Make a PNG file of an RGB image (height, width, 3) uint8, outside of Python's lock.
 
     Args:
         image: A rendered figure.
         num_colors: 128 make a fifth of the size of full colour (None).
+        dpi: Pixels per inch of the figure.
     """
     from PIL import Image
 
@@ -63,7 +74,7 @@ def encode_png(image: np.ndarray, num_colors: int | None = 128) -> bytes:
     if num_colors is not None:
         picture = picture.quantize(num_colors)
     # In full colour, trying harder takes half a second and saves a hundredth.
-    picture.save(buffer, format="png", optimize=num_colors is not None, dpi=(_DPI, _DPI))
+    picture.save(buffer, format="png", optimize=num_colors is not None, dpi=(dpi, dpi))
     return buffer.getvalue()
 
 
@@ -160,47 +171,43 @@ def draw_training_curves(
         if best_epoch is not None:
             axes.axvline(best_epoch, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
         axes.set_xlabel("epoch", color=theme.muted)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         add_legend(axes, theme)
     rate.set_ylim(bottom=0)
     return figure
 
 
 def draw_confusion_matrix(
-    matrix: Sequence[Sequence[int]] | np.ndarray | None, classes: Sequence[str], theme: Theme = LIGHT
+    matrix: Sequence[Sequence[int]] | np.ndarray | None, names: Sequence[str], theme: Theme = LIGHT
 ) -> Figure:
     """Draw a confusion matrix, each row as shares of its true class; what is right in one colour, mistakes in another.
 
     Mistakes are coloured by the square root of their share, from a visible minimum, so that rare ones show. Counts and
-    percentages stand in the cells where they fit, else counts; names beside up to 150 classes, and indices beyond.
+    percentages stand in the cells where they fit, else counts; names beside up to 500 classes, and some beyond.
 
     Args:
         matrix: (num_classes, num_classes) counts, rows are true classes; None draws a note in its place.
-        classes: Names in order.
+        names: Of the classes in order, see `resnetkit.answers.fonts.shorten_names`.
         theme: Colours.
     """
     if matrix is None:
-        return _draw_note(f"{len(classes):,} classes are too many for a picture; see the figures per class.", theme)
+        return _draw_note(f"{len(names):,} classes are too many for a picture; see the figures per class.", theme)
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    cell, font_size = _choose_cell_size(len(classes))
-    is_labelled = len(classes) <= _MAX_LABELLED_CLASSES
-    names = shorten_names(classes) if is_labelled else []
-    margin = 0.9 + max((len(name) for name in names), default=4) * font_size * 0.0092
-    side = max(cell * len(classes) + margin, 3.2)
-    figure = make_figure(side, side, theme)
-    axes = figure.subplots()
+    figure, axes = _make_matrix_axes(names, theme)
     cells = _color_cells(shares, totals > 0, theme)
-    axes.imshow(cells, interpolation="nearest" if cell > 0.02 else "antialiased")
-    axes.set_xlabel("predicted class", color=theme.muted, fontsize=max(9.0, font_size + 1))
-    axes.set_ylabel("true class", color=theme.muted, fontsize=max(9.0, font_size + 1))
-    axes.tick_params(length=0, labelsize=font_size, labelcolor=theme.ink, pad=3)
+    # As many pixels as a screen can show, unsmoothed in PDF files as well: they take one pixel a cell for a picture.
+    factor, limits = max(1, _CELLS_SIDE // len(names)), (-0.5, len(names) - 0.5)
+    enlarged = np.dstack([cells, np.full(counts.shape, 255, np.uint8)]).repeat(factor, axis=0).repeat(factor, axis=1)
+    smoothing = "antialiased" if len(names) > MAX_LABELLED_CLASSES else "none"
+    axes.imshow(enlarged, interpolation=smoothing, extent=(*limits, *limits[::-1]))
     for spine in axes.spines.values():
         spine.set_color(theme.grid)
-    if is_labelled:
-        _label_classes(axes, names)
-    if cell >= _MIN_COUNT_CELL:
+    if _choose_cell_size(len(names))[0] >= _MIN_COUNT_CELL:
         _write_numbers(axes, counts, shares, cells, theme)
     return figure
 
@@ -228,20 +235,6 @@ def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LI
     lower.set_xlabel("confidence of the prediction in % (dashed: perfectly calibrated)", color=theme.muted)
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
     return figure
-
-
-def shorten_names(names: Sequence[str], length: int = _MAX_NAME_LENGTH) -> list[str]:
-    """Return names that can be drawn: one line, shortened in the middle; `#index` where the font lacks a letter."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    letters = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
-    lines = [" ".join(name.split()) for name in names]
-    drawable = [
-        line if line and all(ord(letter) in letters for letter in line) else f"#{index}"
-        for index, line in enumerate(lines)
-    ]
-    head, tail = length // 2, length - 1 - length // 2
-    return [name if len(name) <= length else f"{name[:head].rstrip()}…{name[-tail:].lstrip()}" for name in drawable]
 
 
 def make_figure(width: float, height: float, theme: Theme) -> Figure:
@@ -286,8 +279,10 @@ def _get_column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 def _choose_cell_size(num_classes: int) -> tuple[float, float]:
     """Return the side of a cell in inches and the font size in points that fits it."""
-    if num_classes > _MAX_LABELLED_CLASSES:
+    if num_classes > MAX_LABELLED_CLASSES:
         return 8.0 / num_classes, 9.0
+    if num_classes > _MAX_FINE_CLASSES:
+        return 0.09, 5.5
     cell = float(np.clip(6.6 / num_classes, 0.13, 1.0))
     return cell, float(np.clip(cell * 72 * 0.62, 5.5, 10.0))
 
@@ -307,12 +302,39 @@ def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np
     return np.round(255 * np.where(has_images[..., None], cells, grid)).astype(np.uint8)
 
 
-def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+def _make_matrix_axes(names: Sequence[str], theme: Theme) -> tuple[Figure, Axes]:
+    """Return figure and axes of a confusion matrix with the names of its classes, laid out by what the names measure.
+
+    Ticks and layouts of matplotlib's own take a minute for 500 names.
+    """
+    cell, font_size = _choose_cell_size(len(names))
+    step = 1 if len(names) <= MAX_LABELLED_CLASSES else math.ceil(len(names) / _NUM_SPREAD_LABELS)
+    shown, side = names[::step], cell * len(names)
+    width = max(measure_text(name, 100) for name in shown) * font_size / 7200  # inches
+    is_turned = width > 0.95 * cell * step
+    left, bottom = (_AXIS_SIDE + size for size in (width, width if is_turned else font_size / 72))
+    size = max(left + side + _EDGE, _MIN_MATRIX_SIDE), bottom + side + _EDGE
+    figure = make_figure(*size, theme)
+    figure.set_layout_engine("none")
+    if _MAX_FINE_CLASSES < len(names) <= MAX_LABELLED_CLASSES:
+        figure.set_dpi(_SCREEN_DPI)
+    axes = figure.add_axes((left / size[0], bottom / size[1], side / size[0], side / size[1]), xticks=(), yticks=())
     # A "$" in a class name is no formula.
-    positions = range(len(names))
-    rotation = 0 if max(map(len, names)) * len(names) < 60 else 90
-    axes.set_xticks(positions, names, rotation=rotation, parse_math=False)
-    axes.set_yticks(positions, names, parse_math=False)
+    style: dict[str, Any] = {
+        "color": theme.ink,
+        "fontsize": font_size,
+        "parse_math": False,
+        "fontfamily": find_families(shown),
+    }
+    gap = len(names) - 0.5 + _NAME_GAP / cell
+    for index, name in zip(range(0, len(names), step), shown, strict=True):
+        axes.text(-0.5 - _NAME_GAP / cell, index, name, ha="right", va="center_baseline", **style)
+        rotation = 90 if is_turned else 0
+        axes.text(index, gap, name, ha="center", va="top", rotation=rotation, rotation_mode="default", **style)
+    style = {"color": theme.muted, "fontsize": max(9.0, font_size + 1), "ha": "center", "va": "center"}
+    figure.text((left + side / 2) / size[0], 0.14 / size[1], "predicted class", **style)
+    figure.text(0.14 / size[0], (bottom + side / 2) / size[1], "true class", rotation=90, **style)
+    return figure, axes
 
 
 def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray, cells: np.ndarray, theme: Theme) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnetkit.answers.fonts import shorten_names
 from resnetkit.machine.files import atomic_path, write_text
 from resnetkit.machine.progress import check_stop
 from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
@@ -35,6 +37,7 @@ from resnetkit.results.page_text import (
 from resnetkit.results.plots import (
     DARK,
     LIGHT,
+    MAX_LABELLED_CLASSES,
     Theme,
     draw_confusion_matrix,
     draw_history,
@@ -64,6 +67,7 @@ _MAX_FINDINGS = 50
 _MAX_CONFUSIONS = 15
 #: Which of the wanted accuracies the table of thresholds has.
 _SHOWN_ACCURACIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_NUMBER = re.compile(r"\s*-?[0-9]+([.,][0-9]+)?\s*")
 #: Beyond this many classes the confusion matrix can be switched to its full size.
 _ZOOM_CLASSES = 40
 
@@ -186,10 +190,10 @@ def write_report(folder: Path, data: ReportData) -> Path:
     Returns:
         Path of the page.
     """
-    shown = data.splits[0].mistakes
+    shown, names = data.splits[0].mistakes, _name_classes(data.classes)
     with ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:  # one picture, while the next is drawn
-        mistakes = encoder.submit(encode_png, to_array(draw_mistakes(shown)), None) if shown else None
-        charts = _draw_charts(data, encoder)
+        mistakes = encoder.submit(encode_png, to_array(draw_mistakes(shown, names)), None) if shown else None
+        charts = _draw_charts(data, names, encoder)
     check_stop()
     page = _render(data, charts)
     check_stop()  # from here on, the files of one report replace those of another
@@ -250,6 +254,7 @@ def _collect(data: ReportData) -> dict[str, Any]:
         "dataset_name": Path(data.dataset_path).name or data.dataset_path,
         "totals": {split: sum(counts) for split, counts in data.counts.items()},
         "sections": [_collect_split(data, split) for split in data.splits],
+        "other_names": _list_other_names(data.classes),
         "num_classes": len(sizes),
         "smallest": min(sizes, key=lambda size: size[0]),
         "largest": max(sizes, key=lambda size: size[0]),
@@ -282,24 +287,45 @@ def _collect_split(data: ReportData, split: SplitFigures) -> dict[str, Any]:
         "confidence_gap": _compute_confidence_gap(metrics),
         "thresholds": [row for row in split.curves["thresholds"] if row[0] in _SHOWN_ACCURACIES],
         "is_zoomable": len(shown) > _ZOOM_CLASSES and metrics["confusion_matrix"] is not None,
+        "has_all_names": len(shown) <= MAX_LABELLED_CLASSES,
     }
 
 
+def _name_classes(classes: Sequence[str]) -> dict[str, str]:
+    """Return what the legends of charts call each class."""
+    return dict(zip(classes, shorten_names(classes, 18), strict=True))
+
+
+def _list_other_names(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what charts call classes and what they are called, where that differs by more than blanks."""
+    return [
+        (shown, name)
+        for shown, name in zip(shorten_names(classes), classes, strict=True)
+        if shown != " ".join(name.split())
+    ]
+
+
 def _find_shown(split: SplitFigures) -> list[int]:
-    """Return the classes that have images or are predicted; all of them where most do, so that none seems forgotten."""
+    """Return the classes that have images or are predicted; all of them where most do, so that none seems forgotten.
+
+    They are in the order of the outputs, but numbers are in that of numbers.
+    """
     rows, matrix = split.metrics["per_class"], split.metrics["confusion_matrix"]
     called = np.asarray(matrix).sum(axis=0) if matrix is not None else np.array([row["precision"] for row in rows])
     shown = [index for index, row in enumerate(rows) if row["support"] or called[index]]
-    return shown if 2 * len(shown) < len(rows) else list(range(len(rows)))
+    shown = shown if 2 * len(shown) < len(rows) else list(range(len(rows)))
+    names = [row["name"] for row in rows]
+    are_numbers = all(_NUMBER.fullmatch(name) for name in names)
+    return sorted(shown, key=lambda index: float(names[index].replace(",", "."))) if are_numbers else shown
 
 
-def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
+def _draw_charts(data: ReportData, names: Mapping[str, str], encoder: Executor) -> dict[str, _Chart]:
     pictures = {}
-    for name, draw in _list_charts(data):
+    for name, draw in _list_charts(data, names):
         check_stop()
         light, dark = draw(LIGHT), draw(DARK)
         size = [round(96 * inches) for inches in light.get_size_inches()]
-        encoded = [encoder.submit(encode_png, to_array(figure)) for figure in (light, dark)]
+        encoded = [encoder.submit(encode_png, to_array(figure), dpi=figure.dpi) for figure in (light, dark)]
         pictures[name] = encoded, encode_pdf(light), size
     return {
         name: _Chart(encoded[0].result(), encoded[1].result(), pdf, *size)
@@ -307,26 +333,29 @@ def _draw_charts(data: ReportData, encoder: Executor) -> dict[str, _Chart]:
     }
 
 
-def _list_charts(data: ReportData) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+def _list_charts(data: ReportData, names: Mapping[str, str]) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
     """Yield the name of each chart, which is its file's, and what draws it."""
     if data.history:
         yield "curves", lambda theme: draw_history(data.history, data.best, theme)
     for split in data.splits:
-        yield from _list_split_charts(data.classes, split)
+        yield from _list_split_charts(data.classes, names, split)
 
 
-def _list_split_charts(classes: Sequence[str], split: SplitFigures) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+def _list_split_charts(
+    classes: Sequence[str], names: Mapping[str, str], split: SplitFigures
+) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
     metrics, curves, shown = split.metrics, split.curves, _find_shown(split)
     matrix = metrics["confusion_matrix"]
     if matrix is not None:
         matrix = np.asarray(matrix)[np.ix_(shown, shown)]
-    names = [classes[index] for index in shown]
+    rows = shorten_names(classes)
+    row_names = [rows[index] for index in shown]
     areas = {row["name"]: row["auc"] for row in metrics["per_class"]}
-    yield f"{split.prefix}confusion_matrix", lambda theme: draw_confusion_matrix(matrix, names, theme)
+    yield f"{split.prefix}confusion_matrix", lambda theme: draw_confusion_matrix(matrix, row_names, theme)
     yield f"{split.prefix}calibration", lambda theme: draw_reliability(metrics["calibration"], theme)
-    yield f"{split.prefix}thresholds", lambda theme: draw_thresholds(curves, theme)
+    yield f"{split.prefix}thresholds", lambda theme: draw_thresholds(curves, names, theme)
     if any(row["roc"] for row in curves["per_class"]):
-        yield f"{split.prefix}roc", lambda theme: draw_class_curves(curves["per_class"], areas, theme)
+        yield f"{split.prefix}roc", lambda theme: draw_class_curves(curves["per_class"], areas, names, theme)
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:

@@ -155,13 +155,14 @@ def _fit(run: Run, tracker: Tracker, deadline: float) -> str:
 def _find_reason_to_end(run: Run, deadline: float) -> str | None:
     parameters, recipe, state = run.parameters, run.recipe, run.state
     patience = parameters.early_stopping_patience
+    epochs = f"{state.epoch} epoch" if state.epoch == 1 else f"{state.epoch} epochs"
     if state.epoch >= recipe.epochs:
-        return f"trained {state.epoch} epochs"
+        return f"trained {epochs}"
     if patience and state.epochs_without_progress >= patience:
         figure = "balanced accuracy" if state.figure == "val_balanced_accuracy" else "validation accuracy"
-        return f"stopped early after {state.epoch} epochs, {patience} without a better {figure}"
+        return f"stopped early after {epochs}, {patience} without a better {figure}"
     if state.epoch and parameters.time_limit_minutes and time.monotonic() >= deadline:
-        return f"stopped after {state.epoch} epochs by the limit of {parameters.time_limit_minutes:g} minutes"
+        return f"stopped after {epochs} by the limit of {parameters.time_limit_minutes:g} minutes"
     return None
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ikomia.dataprocess.registry import ik_registry
 from ikomia.dataprocess.workflow import Workflow
+from PIL import Image
 from PyQt6.QtCore import QPoint, QPointF, Qt
 from PyQt6.QtGui import QWheelEvent
 from PyQt6.QtTest import QTest
@@ -69,6 +73,15 @@ FIRST = {
 
 #: With these, every number of a form can be entered.
 OPEN = {"infer_resnet": {}, "train_resnet": {"optimizer": "sgd"}}
+
+
+@pytest.fixture(scope="module")
+def form_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both forms as `make pictures` photographs them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    command = [sys.executable, str(REPOSITORY / "scripts" / "make_form_pictures.py"), str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    return folder
 
 
 @dataclass
@@ -610,3 +623,15 @@ def test_without_a_qt_application_the_form_is_refused_and_the_process_lives(run_
     assert "infer_resnet: a form needs a running Qt application" in result.output
     assert "train_resnet: a form needs a running Qt application" in result.output
     assert "alive" in result.output
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_the_stored_pictures_show_the_forms_of_today(plugin: str, form_pictures: Path) -> None:
+    name = f"form_{plugin.partition('_')[0]}.png"
+    made, stored = (
+        np.asarray(Image.open(folder / name).convert("L"), np.int16)
+        for folder in (form_pictures, REPOSITORY / "docs" / "images")
+    )
+    assert made.shape == stored.shape, "run `make pictures`"
+    # Letters may be smoothed in another way elsewhere; a word that changed has hundreds of other pixels.
+    assert (abs(made - stored) > 100).sum() < 100, "run `make pictures`"

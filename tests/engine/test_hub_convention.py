@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,3 +55,51 @@ def test_a_failing_run_is_reported(hub_data: dict[str, Any]) -> None:
     hub_data["datasets"]["classification"]["dataset_classification"] = "there is no such folder"
     outcomes = [outcome for _, outcome in run_as_the_hub("train_resnet", hub_data)]
     assert all("no data set" in outcome for outcome in outcomes)
+
+
+#: Reads and packs a plugin as `ikcli algo add` does before it sends it, and makes its demo workflow where there is one.
+LOOK = """
+import json, sys, zipfile
+from ikcli.algos.core import LICENCES, Algos
+from ikcli.algos.local import Package
+from ikcli.utils.version import Version
+
+for name in sys.argv[1:]:
+    algo = Algos.get_local(name)
+    Version(algo["version"])
+    assert algo["license"] in LICENCES, algo["license"]
+    info = algo.info
+    assert info["icon"].is_file()
+    with Package(algo) as package, zipfile.ZipFile(package) as archive:
+        files = sorted(archive.namelist())
+    tasks = None
+    if info["algo_type"] == "INFER":
+        with open(algo.create_workflow()) as file:
+            tasks = [task["task_data"]["name"] for task in json.load(file)["tasks"]]
+    print(json.dumps({**info, "icon": str(info["icon"]), "files": files, "demo": tasks}))
+"""
+
+
+def test_the_platforms_tool_finds_what_the_hub_shows(run_script: Callable[..., Any]) -> None:
+    names = ("infer_resnet", "train_resnet")
+    folders = (Path(__file__).resolve().parents[2], Path(sys.prefix) / "ikcli")
+    lines = run_script(LOOK, names, PYTHONPATH=os.pathsep.join(map(str, folders))).output.splitlines()
+    shown = [json.loads(line) for line in lines if line.startswith('{"name"')]
+    assert [info["name"] for info in shown] == list(names)
+    for info in shown:
+        assert info["paper"] == {
+            "authors": "Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun",
+            "title": "Deep Residual Learning for Image Recognition",
+            "journal": "CVPR",
+            "year": 2016,
+            "link": "https://arxiv.org/abs/1512.03385",
+        }
+        assert info["original_implementation_repository"] == "https://github.com/pytorch/vision"
+        assert info["algo_task"] == ["CLASSIFICATION"]
+        assert info["language"] == "PYTHON"
+        assert "Apache-2.0" in info["description"], "who wrote the code stands in the description, which is README.md"
+        assert 10 < len(info["short_description"]) < 100
+        assert {"README.md", "LICENSE", "requirements.txt", f"{info['name']}_process.py"} <= set(info["files"])
+        assert not [name for name in info["files"] if name.endswith(".pyc")]
+    assert [info["algo_type"] for info in shown] == ["INFER", "TRAIN"]
+    assert "infer_resnet" in shown[0]["demo"]

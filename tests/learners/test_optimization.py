@@ -49,6 +49,21 @@ def test_added_epochs_have_a_lower_cycle_of_their_own():
     assert rates[400:] == [FURTHER_PEAK * compute_learning_rate(recipe, step, 100) for step in range(100)]
 
 
+def test_cosine_is_torchs_own_sequence_of_schedules():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / 51, 1.0, total_iters=50)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=950)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[50])
+    expected = []
+    for _ in range(1000):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    recipe = make(learning_rate=0.1)
+    rates = [compute_learning_rate(recipe, step, 1000) for step in range(1000)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
+
+
 def test_constant_is_constant():
     assert {compute_learning_rate(make(scheduler="constant"), step, 10) for step in range(20)} == {0.001}
 

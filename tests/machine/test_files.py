@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from resnetkit.machine.files import atomic_path, get_ikomia_root, hash_files, read_file, resolve_path, write_text
+from resnetkit.machine.files import (
+    atomic_path,
+    get_ikomia_root,
+    hash_files,
+    read_file,
+    resolve_path,
+    write_json,
+    write_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +121,13 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
     assert read_file(tmp_path / "file", 5) == b"12345"
     with pytest.raises(OSError, match="it has 5 bytes, more than the 4"):
         read_file(tmp_path / "file", 4)
+
+
+def test_json_has_a_line_per_row_and_not_per_number(tmp_path):
+    content = {"classes": ["a"] * 500, "per_class": [{"name": "a", "interval": [0.0, 1.0]}] * 500}
+    content["confusion_matrix"] = [[0] * 500] * 500
+    write_json(tmp_path / "metrics.json", content)
+    text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert text.count("\n") < 1020
+    assert len(text) < 900_000

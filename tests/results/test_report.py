@@ -6,6 +6,7 @@ import ast
 import base64
 import dataclasses
 import hashlib
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -293,15 +294,20 @@ def test_everything_optional_may_be_missing(photo: np.ndarray, tmp_path: Path) -
 
 def test_long_lists_are_cut(photo: np.ndarray, tmp_path: Path) -> None:
     findings = {"duplicates": [[f"a/{index}.jpg", f"b/{index}.jpg"] for index in range(70)], "leaks": []}
-    page = _write(tmp_path, _make_data(photo, ["cat", "dog"], findings=findings))
+    page = _write(tmp_path, _make_data(photo, ["10", "2.5"], findings=findings))
+    rows = re.findall(r'scope="row">([\d.]+)<', (tmp_path / REPORT_NAME).read_text("utf-8"))
+    assert rows == ["2.5", "10"], "classes that are numbers are in their order"
     assert "a/49.jpg = b/49.jpg" in page.text
     assert "a/50.jpg" not in page.text
     assert "and 20 more in data_report.json" in page.text
 
 
-def test_names_that_are_no_valid_text(photo: np.ndarray, tmp_path: Path) -> None:
+def test_names_that_no_chart_can_show(photo: np.ndarray, plain_page: _Page, tmp_path: Path) -> None:
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
-    assert "caf\N{REPLACEMENT CHARACTER}" in _write(tmp_path, _make_data(photo, [name, "dog"])).text
+    page = _write(tmp_path, _make_data(photo, ["dog", name]))
+    table = page.text[page.text.index("Names in the charts") :]
+    assert "#1caf\N{REPLACEMENT CHARACTER}" in table.replace("\n", "")
+    assert "Names in the charts" not in plain_page.text
 
 
 @pytest.mark.slow
