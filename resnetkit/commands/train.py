@@ -28,7 +28,7 @@ USAGE = "DATASET"
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the data set and an option per parameter."""
-    text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
+    text = "Folder of class folders, a CSV/TSV file (path,label[,split]), or shards (.tar, .parquet)."
     parser.add_argument("dataset_folder", metavar="DATASET", help=text)
     parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})
 

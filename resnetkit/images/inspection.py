@@ -17,6 +17,7 @@ from pathlib import Path
 from resnetkit.images.pixels import ValueRange
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.storage import get_version
 
 logger = get_logger()
 
@@ -79,7 +80,7 @@ class Inspections:
     def find(self, path: Path) -> Finding | None:
         """Return what is known of a file as it is now; None where it is not known, or has changed."""
         with self._lock:
-            version = _get_version(path)
+            version = _find_version(path)
             if self._connection is None or version is None:
                 return None
             if path in self._waiting:
@@ -96,7 +97,7 @@ class Inspections:
 
     def keep(self, path: Path, finding: Finding) -> None:
         """Keep what was found in a file just now."""
-        version = _get_version(path)
+        version = _find_version(path)
         if version is None or time.time() - version[1] / 1e9 < _SETTLED_S:
             return
         with self._lock:
@@ -143,9 +144,8 @@ class Inspections:
         self._waiting.clear()
 
 
-def _get_version(path: Path) -> tuple[int, int] | None:
+def _find_version(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        return get_version(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns

@@ -25,6 +25,7 @@ from PIL import (
 )
 
 from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
+from resnetkit.machine.storage import open_key
 
 Result = TypeVar("Result")
 
@@ -80,7 +81,8 @@ def read_image(path: Path, max_megapixels: float = 500, value_range: ValueRange 
     """Read an image file, turned upright as its EXIF data say.
 
     Args:
-        path: A file in one of the formats of `IMAGE_SUFFIXES`; the content decides which, not the name.
+        path: A file in one of the formats of `IMAGE_SUFFIXES`, or a key, see `machine/storage.py`; the content decides
+            which format it is, not the name.
         max_megapixels: Larger images are refused before they are decoded.
         value_range: What is black and white in images of more than 8 bits, see `to_rgb`.
 
@@ -114,10 +116,10 @@ def read_depth(path: Path) -> Depth:
 def _read(path: Path, decode: Callable[[IO[bytes]], Result]) -> Result:
     """Return what is decoded of a file; whatever goes wrong is an ImageError that names it."""
     try:
-        if not path.is_file():
-            raise ImageError("no such file")
-        with path.open("rb") as file:
+        with open_key(path) as file:
             return decode(file)
+    except FileNotFoundError as error:
+        raise ImageError(f"'{path}': no such file") from error
     except ImageError as error:
         raise ImageError(f"'{path}': {error}") from error
     except MemoryError as error:
