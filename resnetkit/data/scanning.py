@@ -24,6 +24,7 @@ from resnetkit.images.reading import hold_image
 from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.storage import open_key
 from resnetkit.machine.text import to_encodable
 from resnetkit.machine.threads import map_in_threads
 from resnetkit.sources.names import SPLITS
@@ -270,7 +271,7 @@ def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress
 def _hash_file(path: Path) -> bytes:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_key(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError:

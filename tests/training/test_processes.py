@@ -28,6 +28,14 @@ OPTIONS = (
     "--no-use-pretrained", "--no-feature-extract", "--input-size=32", "--batch-size=8", "--optimizer=sgd",
     "--learning-rate=0.02", "--augmentation=basic", "--tracking=off", "--no-export-pth", "--epochs=3",
 )  # fmt: skip
+#: `resnetkit`, but a process that hangs is noticed after 8 seconds instead of 30.
+IMPATIENT = """
+import sys
+from resnetkit.machine import ranks
+from resnetkit.__main__ import main
+ranks.STEP_TIMEOUT_S = 8
+sys.exit(main(sys.argv[1:]))
+"""
 #: Longest time from the end of one process to that of the other.
 END_S = 40
 
@@ -46,16 +54,18 @@ class Two:
     folder: Path
 
     @classmethod
-    def start(cls, folder: Path, *words: Sequence[str], port: int = 0) -> Two:
-        """Start one process for each list of words, or both with the same one."""
+    def start(cls, folder: Path, *words: Sequence[str], homes: Sequence[Path] = ()) -> Two:
+        """Start one process for each list of words, or both with the same one; `homes` are their home folders."""
         folder.mkdir(exist_ok=True, parents=True)
         common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-        common["MASTER_PORT"] = str(port or find_port())
+        common["MASTER_PORT"] = str(find_port())
         two = cls([], folder)
         for rank in range(2):
             with (folder / f"{rank}.txt").open("wb") as output:
                 command = [sys.executable, *words[rank % len(words)]]
                 variables = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                if homes:
+                    variables["HOME"] = str(homes[rank])
                 two.processes.append(
                     subprocess.Popen(
                         command, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -110,19 +120,27 @@ def test_the_first_process_speaks_and_writes_for_both(whole):
 
 
 @pytest.mark.slow
-def test_a_stopped_and_a_killed_training_end_as_the_uninterrupted_one(whole, three_digits, tmp_path):
-    command = [*TRAIN, str(three_digits), *OPTIONS, "--run-folder", str(tmp_path / "run")]
-    with Two.start(tmp_path / "stopped", command) as two:
+def test_a_hung_a_killed_and_a_stopped_training_end_as_the_uninterrupted_one(whole, three_digits, tmp_path):
+    words = ["train", str(three_digits), *OPTIONS, "--run-folder", str(tmp_path / "run")]
+    command = ["-m", "resnetkit", *words]
+    with Two.start(tmp_path / "hung", ["-c", IMPATIENT, *words]) as two:
         two.wait_for("epoch 1, train_loss")
-        two.processes[1].send_signal(signal.SIGTERM)
-        assert two.end(END_S) == [143, 143], two.read(0)
-        assert "or start the same command again" in two.read(0)
+        two.processes[1].send_signal(signal.SIGSTOP)
+        assert two.processes[0].wait(END_S) == 1, two.read(0)
+        assert "another process of this training has ended or no longer answers" in two.read(0)
+        two.processes[1].send_signal(signal.SIGCONT)
+        assert two.processes[1].wait(END_S) == 1, two.read(1)
     with Two.start(tmp_path / "killed", command) as two:
         two.wait_for("epoch 2, train_loss")
         two.processes[1].kill()
         assert two.end(END_S) == [1, -signal.SIGKILL], two.read(0)
         assert "another process of this training has ended" in two.read(0)
         assert "resume_from=" in two.read(0)
+    with Two.start(tmp_path / "stopped", command) as two:
+        two.wait_for("run folder")
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.end(END_S) == [143, 143], two.read(0)
+        assert "or start the same command again" in two.read(0)
     train(tmp_path / "resumed", command)
     expected = whole.folder / "run" / "best.safetensors"
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == expected.read_bytes()
@@ -156,6 +174,7 @@ def test_the_head_of_two_is_that_of_one(three_digits, backbone, tmp_path):
         ),
         pytest.param(["--batch-size=9"], ["--batch-size=9"], "must be a multiple of the 2 processes", id="batch size"),
         pytest.param([], ["other"], "must have the same data set; process 0 has", id="data"),
+        pytest.param(["few"], [], "2 processes need at least 4 training images, got 3; start fewer", id="few images"),
     ],
 )  # fmt: skip
 def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_path, first, second, sentence):
@@ -164,16 +183,34 @@ def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_pat
         sources[1] = Path(shutil.copytree(three_digits, tmp_path / "copy"))
         next((sources[1] / "train" / "0").iterdir()).unlink()
         second = []
+    if first == ["few"]:
+        sources = [Path(shutil.copytree(three_digits, tmp_path / "few"))] * 2
+        for digit in "012":
+            for path in sorted((sources[0] / "train" / digit).iterdir())[1:]:
+                path.unlink()
+        first = []
     commands = [
         [*TRAIN, str(source), *OPTIONS, *further, "--run-folder", str(tmp_path / "run")]
         for source, further in zip(sources, (first, second), strict=True)
     ]
     with Two.start(tmp_path / "said", *commands) as two:
-        assert two.end(END_S) == [2, 2]
+        assert two.end() == [2, 2]
         (line,) = two.read(0).splitlines()
         assert sentence in line
         assert two.read(1) == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_the_other_machine_does_not_see_is_one_sentence(whole, three_digits, tmp_path):
+    """Each process has a home folder of its own, as two machines have."""
+    homes = [tmp_path / "home-0", tmp_path / "home-1"]
+    homes[1].mkdir()
+    shutil.copytree(whole.folder / "run", homes[0] / "run")
+    command = [*TRAIN, str(three_digits), *OPTIONS, "--run-folder", "~/run"]
+    with Two.start(tmp_path / "said", command, homes=homes) as two:
+        assert two.end() == [2, 2], two.read(0)
+        assert f"the run folder '{homes[0] / 'run'}' is not seen by process 1; give a 'run_folder' or" in two.read(0)
+        assert two.read(1) == ""
 
 
 def test_a_port_that_is_taken_is_named(three_digits, tmp_path):
