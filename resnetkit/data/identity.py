@@ -11,8 +11,8 @@ from pathlib import Path
 
 from resnetkit.data.dataset import Dataset, Sample, check_splits
 from resnetkit.data.scanning import MAX_WARNINGS
+from resnetkit.decoding.storage import get_version
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.storage import get_version
 
 logger = get_logger()
 

@@ -20,10 +20,10 @@ from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.data.scanning import MAX_WARNINGS
 from resnetkit.data.views import ImageMemory, LoaderSettings
 from resnetkit.data.workers import ProcessTeam, ThreadTeam, open_team
+from resnetkit.decoding.storage import find_archive
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.storage import find_archive
 
 __all__ = ["Batch", "ImageLoader", "LoaderSettings"]
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
+from resnetkit.decoding.storage import open_key
 from resnetkit.folders.cells import write_path, write_text
 from resnetkit.folders.tables import write_csv
 from resnetkit.images.inspection import Finding, Inspections
@@ -24,7 +25,6 @@ from resnetkit.images.reading import hold_image
 from resnetkit.machine import ranks
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.storage import open_key
 from resnetkit.machine.text import to_encodable
 from resnetkit.machine.threads import map_in_threads
 from resnetkit.sources.names import SPLITS

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from resnetkit.decoding.storage import StorageError, is_archive, list_keys, open_archive
 from resnetkit.folders.cells import read_path
 from resnetkit.images.reading import IMAGE_SUFFIXES
 from resnetkit.machine.files import Address, resolve_path, to_path
-from resnetkit.machine.storage import StorageError, is_archive, list_keys, open_archive
 
 Source: TypeAlias = str | os.PathLike[str]
 

@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from resnetkit.decoding.storage import get_version
 from resnetkit.images.pixels import ValueRange
 from resnetkit.images.ranges import Values
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.speaking import get_logger
-from resnetkit.machine.storage import get_version
 
 logger = get_logger()
 

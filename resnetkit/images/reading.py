@@ -23,9 +23,9 @@ from resnetkit.decoding.formats import (
     find_format,
 )
 from resnetkit.decoding.memory import Allowance
+from resnetkit.decoding.storage import open_key
 from resnetkit.decoding.values import Decoded, Depth
 from resnetkit.images.pixels import EACH_IMAGE, ImageError, ValueRange, to_rgb
-from resnetkit.machine.storage import open_key
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +55,7 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS, value_range: 
     """Read an image file, turned upright as its EXIF data say.
 
     Args:
-        path: A file in one of the formats of `IMAGE_SUFFIXES`, or a key, see `machine/storage.py`; the content decides
+        path: A file in one of the formats of `IMAGE_SUFFIXES`, or a key, see `decoding/storage.py`; the content decides
             which format it is, not the name.
         max_megapixels: Larger images are refused before they are decoded.
         value_range: What is black and white in images of more than 8 bits; None takes what the file's header says, a

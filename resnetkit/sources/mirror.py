@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from resnetkit.decoding.storage import StorageError, connect
 from resnetkit.machine.files import Address, atomic_path, get_ikomia_root, write_json
 from resnetkit.machine.progress import Progress
-from resnetkit.machine.storage import StorageError, connect
 from resnetkit.sources.names import DatasetError
 
 _INDEX_FILE = ".index.json"

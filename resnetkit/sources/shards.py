@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resnetkit.decoding.storage import Archive, ParquetArchive, StorageError, is_archive, open_archive
 from resnetkit.images.reading import IMAGE_SUFFIXES
-from resnetkit.machine.storage import Archive, ParquetArchive, StorageError, is_archive, open_archive
 from resnetkit.sources.folders import Folder
 from resnetkit.sources.names import DatasetError, SourceFiles, find_split
 from resnetkit.sources.tables import find_label_column

@@ -122,9 +122,7 @@ class TrainingState:
 
 
 def find_best(history: Sequence[Row], figure: str) -> Row | None:
-    """Return the best row: the one that a solved head chose, or the epoch of the highest accuracy.
-
-    Of epochs that are equal in accuracy the one of the lowest loss is the best, then the earliest.
+    """Return the best row: the one that a solved head chose, or the epoch of the highest accuracy, then lowest loss.
 
     Args:
         history: What to choose from.
