@@ -98,6 +98,7 @@ def test_videos_by_any_ending_give_an_answer_a_frame(workflow, classifier, pictu
         ("damaged.gif", b"GIF89a", r"damaged\.gif': cannot be decoded"),
         ("damaged.tif", b"II*\0\x08\0\0\0\xff\xff" + b"rubbish" * 99, r"damaged\.tif': cannot be decoded"),
     ],
+    ids=["document", "text", "damaged GIF", "damaged TIFF"],
 )
 def test_a_file_of_no_known_kind_is_named(workflow, classifier, tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
