@@ -30,7 +30,8 @@ def add_arguments(parser: CommandParser) -> None:
         "paths",
         metavar="PATH",
         nargs="+",
-        help="Images, folders, patterns, .txt or .csv lists of paths; - reads a list from standard input.",
+        help="Images, folders, patterns, .txt or .csv lists of paths, .tar or .parquet shards, addresses such as "
+        "s3://bucket/photos; - reads a list from standard input.",
     )
     group = parser.add_argument_group("Output")
     group.add_argument(

@@ -37,7 +37,7 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="MODEL",
         help=f"Run folder or weights file (.safetensors, .pth, .onnx, .xml), or {IMAGENET}.",
     )
-    text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
+    text = "Folder of class folders, a CSV/TSV file (path,label[,split]), or shards (.tar, .parquet)."
     parser.add_argument("dataset", metavar="DATASET", help=text)
     group = parser.add_argument_group("Evaluation")
     group.add_argument(

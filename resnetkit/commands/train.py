@@ -28,7 +28,7 @@ USAGE = "[DATASET]"
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the data set and an option per parameter."""
-    text = "Folder of class folders, or a CSV/TSV file (path,label[,split])."
+    text = "Folder of class folders, a CSV/TSV file (path,label[,split]), or shards (.tar, .parquet)."
     text += " Not needed with --resume-from, where it is the run's own."
     parser.add_argument("dataset_folder", metavar="DATASET", nargs="?", default="", help=text)
     parser.add_parameters(TrainParameters, {"dataset_folder": "DATASET", "evaluate_only": ""})

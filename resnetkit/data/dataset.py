@@ -13,6 +13,7 @@ from resnetkit.images.reading import IMAGE_SUFFIXES
 from resnetkit.machine.speaking import get_logger
 from resnetkit.sources.folders import read_folder
 from resnetkit.sources.names import ClassFiles, DatasetError, SourceFiles, enumerate_names, get_order
+from resnetkit.sources.shards import find_shards, read_shards
 from resnetkit.sources.tables import TABLE_SUFFIXES, read_table
 
 __all__ = ["Dataset", "DatasetError", "Sample", "check_splits", "read_dataset"]
@@ -64,8 +65,8 @@ def read_dataset(
     Args:
         source: A folder `train/<class>/` with `val/` and perhaps `test/` beside `train/`, by any of their usual names;
             or a folder `<class>/`; or a CSV or TSV file with columns of paths, relative to the file, and of labels,
-            perhaps also of splits and of groups. Class folders may hold further folders. What is hidden, of the
-            system or written by training is left out.
+            perhaps also of splits and of groups; or tar shards or Parquet files, one or a folder of them. Class folders
+            may hold further folders. What is hidden, of the system or written by training is left out.
         val_split: Share of the training images that becomes the validation split where there is none.
         seed: Start of the draw of that split.
         split_rule: How it is drawn, see `SPLIT_RULES`.
@@ -95,13 +96,15 @@ def read_dataset(
 
 
 def read_source(source: Path, output_folder: Path | None = None) -> SourceFiles:
-    """Find the files of each class of each split in a folder or a table; arguments and errors as `read_dataset`."""
+    """Find the files of each class of each split in a folder, table or shards; as `read_dataset` does."""
+    if shards := find_shards(source):
+        return read_shards(source, shards)
     if source.is_dir():
         return read_folder(source, output_folder)
     if source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
         return read_table(source)
     there = "a file of another kind" if source.exists() else "nothing"
-    raise DatasetError(f"'{source}' must be a folder or a CSV/TSV file; found {there}")
+    raise DatasetError(f"'{source}' must be a folder, a CSV/TSV file or shards (.tar, .parquet); found {there}")
 
 
 def check_splits(dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from resnetkit.data.dataset import Dataset, Sample, check_splits
 from resnetkit.data.scanning import MAX_WARNINGS
+from resnetkit.decoding.storage import get_version
 from resnetkit.machine.speaking import get_logger
 
 logger = get_logger()
@@ -26,7 +27,7 @@ def measure_files(dataset: Dataset) -> tuple[Dataset, dict[Path, int]]:
     vanished = 0
     for sample in (*dataset.train, *dataset.val, *dataset.test):
         try:
-            sizes[sample.path] = sample.path.stat().st_size
+            sizes[sample.path] = get_version(sample.path)[0]
         except OSError as error:
             vanished += 1
             if vanished <= MAX_WARNINGS:

@@ -20,6 +20,7 @@ from resnetkit.data.dataset import DatasetError, Sample
 from resnetkit.data.scanning import MAX_WARNINGS
 from resnetkit.data.views import ImageMemory, LoaderSettings
 from resnetkit.data.workers import ProcessTeam, ThreadTeam, open_team
+from resnetkit.decoding.storage import find_archive
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.speaking import get_logger
@@ -156,8 +157,9 @@ class ImageLoader:
 
     def _check_is_there(self, path: Path, error: ImageError) -> None:
         count, total = len(self.skipped), len(self._samples)
-        if not os.path.isdir(path.parent):  # noqa: PTH112 - False where the drive gives an error, too
-            raise DatasetError(f"the folder '{path.parent}' is no longer there: is its drive connected?") from error
+        place = find_archive(path) or path.parent
+        if not os.path.exists(place):  # noqa: PTH110 - False where the drive gives an error, too
+            raise DatasetError(f"the folder '{place}' is no longer there: is its drive connected?") from error
         if 2 * count >= total or (count > 1 and 10 * count > total):
             raise DatasetError(
                 f"{count} of {total} images can no longer be read, the last one in '{path.parent}' ({error}); "

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
+from resnetkit.decoding.storage import open_key
 from resnetkit.folders.cells import write_path, write_text
 from resnetkit.folders.tables import write_csv
 from resnetkit.images.inspection import Finding, Inspections
@@ -270,7 +271,7 @@ def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress
 def _hash_file(path: Path) -> bytes:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_key(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError:

@@ -21,6 +21,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.results.pictures import collect_samples
 from resnetkit.results.report import ReportData, write_report
+from resnetkit.sources.mirror import make_local
 from resnetkit.sources.names import DatasetError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def evaluate(
     """
     began = time.monotonic()
     progress = progress or Progress()
-    images = find_labelled_images(source, model.classes, split)
+    images = find_labelled_images(make_local(source, progress), model.classes, split)
     for sentence in describe_mismatch(images):
         logger.warning("%s", sentence)
     others = [(path, name) for name, paths in images.unknown.items() for path in paths]

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 
+from resnetkit.machine.files import to_path
 from resnetkit.machine.text import to_encodable
 
 _FORMULA = re.compile(r"[=+\-@\t\r\n]")
@@ -35,7 +36,7 @@ def read_path(text: str) -> Path:
     """Return the path that a cell names."""
     if text.startswith(f"{_ADDRESS}/"):
         return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_ADDRESS))))
-    return Path(text)
+    return to_path(text)
 
 
 def write_text(text: str) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from resnetkit.decoding.storage import StorageError, is_archive, list_keys, open_archive
 from resnetkit.folders.cells import read_path
 from resnetkit.images.reading import IMAGE_SUFFIXES
-from resnetkit.machine.files import resolve_path
+from resnetkit.machine.files import Address, resolve_path, to_path
 
 Source: TypeAlias = str | os.PathLike[str]
 
@@ -50,22 +51,24 @@ def list_files(sources: Source | Iterable[Source]) -> Iterator[ListedFile]:
 
     A folder gives the images in it and below it, by their endings, in the order of their names; hidden files and
     folders are left out, and a folder that is linked in twice is read once. A pattern such as `photos/**/*.jpg` gives
-    what it matches; a `.txt`, `.csv` or `.tsv` file gives what it lists, folders included. Anything else is taken for
-    an image, so that a file that is missing gets its answer, too: an error.
+    what it matches; a `.txt`, `.csv` or `.tsv` file gives what it lists, folders included. A `.tar` file gives the
+    images in it and a `.parquet` file its rows, each as a path that leads into the file, and an address such as
+    `s3://bucket/photos` is read like a path. Anything else is taken for an image, so that a file that is missing gets
+    its answer, too: an error.
 
     Args:
         sources: One, or several in their order; `-` reads a list from standard input, a path a line, or separated by
             NUL as `find -print0` writes it.
 
     Raises:
-        ListingError: A list cannot be read.
+        ListingError: A list, a folder, an archive or an address cannot be read.
     """
     for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
         text = os.fspath(source)
         if text == STANDARD_INPUT:
             yield from _list_named(_split_lines(sys.stdin.buffer), None)
             continue
-        path = resolve_path(text) if text.startswith(("~", "file://")) else Path(text)
+        path = resolve_path(text) if text.startswith("~") else to_path(text)
         if path.suffix.lower() in _LIST_SUFFIXES and path.is_file():
             yield from _list_named(_read_list(path), path.parent)
         else:
@@ -75,6 +78,10 @@ def list_files(sources: Source | Iterable[Source]) -> Iterator[ListedFile]:
 def _list_source(path: Path) -> Iterator[ListedFile]:
     if _is_folder(path):
         yield from _walk(path)
+    elif isinstance(path, Address):
+        yield from _list_address(path)
+    elif is_archive(path):
+        yield from _list_archive(path)
     elif glob.has_magic(str(path)) and not _exists(path):
         yield from _match(path)
     else:
@@ -87,13 +94,49 @@ def _match(pattern: Path) -> Iterator[ListedFile]:
     is_any = False
     for match in map(Path, glob.iglob(str(pattern), recursive=True)):  # noqa: PTH207 - pathlib's changes the names
         is_any = True
-        if not _is_folder(match):
+        if is_archive(match):
+            yield from _list_archive(match)
+        elif not _is_folder(match):
             if not is_recursive or match.suffix.lower() in IMAGE_SUFFIXES:
                 yield ListedFile(match, _make_name(match))
         elif not is_recursive:
             yield from _walk(match)
     if not is_any:
         yield ListedFile(pattern, _make_name(pattern))
+
+
+def _list_archive(path: Path) -> Iterator[ListedFile]:
+    """Yield the images of a tar file, by their endings, or all rows of a Parquet file."""
+    try:
+        keys = open_archive(path).list()
+    except (OSError, StorageError) as error:
+        raise ListingError(str(error)) from error
+    for key in keys:
+        if path.suffix.lower() == ".parquet" or key.lower().endswith(IMAGE_SUFFIXES):
+            yield ListedFile(path / key, _make_name(Path(path.name, key)))
+
+
+def _list_address(address: Address) -> Iterator[ListedFile]:
+    """Yield what is behind an address: one object, those that match a pattern, or the images below a folder."""
+    is_pattern = glob.has_magic(str(address))
+    if not is_pattern and is_archive(address):
+        yield from _list_archive(address)
+    elif not is_pattern and address.suffix.lower() in IMAGE_SUFFIXES:
+        yield ListedFile(address, Path(address.name))
+    else:
+        start = 1 if is_pattern else len(address.parts)
+        for found in _list_keys(address):
+            if is_pattern and is_archive(found):
+                yield from _list_archive(found)
+            elif found.suffix.lower() in IMAGE_SUFFIXES:
+                yield ListedFile(found, _make_name(Path(*found.parts[start:])))
+
+
+def _list_keys(address: Address) -> Iterator[Address]:
+    try:
+        yield from list_keys(address)
+    except StorageError as error:
+        raise ListingError(str(error)) from error
 
 
 def _walk(folder: Path) -> Iterator[ListedFile]:

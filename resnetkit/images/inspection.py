@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from resnetkit.decoding.storage import get_version
 from resnetkit.images.pixels import ValueRange
 from resnetkit.images.ranges import Values
 from resnetkit.machine.files import get_ikomia_root
@@ -89,7 +90,7 @@ class Inspections:
     def find(self, path: Path) -> Finding | None:
         """Return what is known of a file as it is now; None where it is not known, or has changed."""
         with self._lock:
-            version = _get_version(path)
+            version = _find_version(path)
             if self._connection is None or version is None:
                 return None
             if path in self._waiting:
@@ -106,7 +107,7 @@ class Inspections:
 
     def keep(self, path: Path, finding: Finding) -> None:
         """Keep what was found in a file just now."""
-        version = _get_version(path)
+        version = _find_version(path)
         if version is None or time.time() - version[1] / 1e9 < _SETTLED_S:
             return
         with self._lock:
@@ -123,7 +124,7 @@ class Inspections:
     def find_values(self, path: Path) -> tuple[bool, Values | None]:
         """Return whether a file's values were measured, and what was found: None where it has 8 bits."""
         with self._lock:
-            version = _get_version(path)
+            version = _find_version(path)
             if self._connection is None or version is None:
                 return False, None
             try:
@@ -138,7 +139,7 @@ class Inspections:
 
     def keep_values(self, path: Path, values: Values | None) -> None:
         """Keep what was measured in a file just now; it is found again once this is closed."""
-        version = _get_version(path)
+        version = _find_version(path)
         if version is None or time.time() - version[1] / 1e9 < _SETTLED_S:
             return
         with self._lock:
@@ -181,9 +182,8 @@ class Inspections:
         self._waiting_values.clear()
 
 
-def _get_version(path: Path) -> tuple[int, int] | None:
+def _find_version(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        return get_version(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit.images.pixels import ImageError, ValueRange, to_rgb
+from resnetkit.machine.files import to_path
 
 
 def read_any(image: Any, value_range: ValueRange | None = None) -> np.ndarray:
@@ -30,7 +31,7 @@ def read_any(image: Any, value_range: ValueRange | None = None) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         from resnetkit.images.reading import read_image
 
-        return read_image(Path(image), value_range=value_range)
+        return read_image(image if isinstance(image, Path) else to_path(os.fspath(image)), value_range=value_range)
     if _is_instance(image, "PIL.Image", "Image"):
         from resnetkit.images.reading import read_pillow
 

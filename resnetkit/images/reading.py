@@ -23,6 +23,7 @@ from resnetkit.decoding.formats import (
     find_format,
 )
 from resnetkit.decoding.memory import Allowance
+from resnetkit.decoding.storage import open_key
 from resnetkit.decoding.values import Decoded, Depth
 from resnetkit.images.pixels import EACH_IMAGE, ImageError, ValueRange, to_rgb
 
@@ -54,7 +55,8 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS, value_range: 
     """Read an image file, turned upright as its EXIF data say.
 
     Args:
-        path: A file in one of the formats of `IMAGE_SUFFIXES`; the content decides which, not the name.
+        path: A file in one of the formats of `IMAGE_SUFFIXES`, or a key, see `decoding/storage.py`; the content decides
+            which format it is, not the name.
         max_megapixels: Larger images are refused before they are decoded.
         value_range: What is black and white in images of more than 8 bits; None takes what the file's header says, a
             DICOM file's window, or else what `to_rgb` takes.
@@ -159,10 +161,10 @@ def read_pillow(picture: Image.Image, value_range: ValueRange | None = None) -> 
 def _read(path: Path, decode: Callable[[IO[bytes]], Result]) -> Result:
     """Return what is decoded of a file; whatever goes wrong is an ImageError that names it."""
     try:
-        if not path.is_file():
-            raise ImageError("no such file")
-        with path.open("rb") as file:
+        with open_key(path) as file:
             return decode(file)
+    except FileNotFoundError as error:
+        raise ImageError(f"'{path}': no such file") from error
     except ImageError as error:
         raise ImageError(f"'{path}': {error}") from error
     except MemoryError as error:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from resnetkit.machine.speaking import get_logger
@@ -21,7 +22,37 @@ from resnetkit.machine.text import to_encodable
 
 logger = get_logger()
 
+if TYPE_CHECKING:
+    _SystemPath = Path
+else:
+    _SystemPath = type(Path())  # before Python 3.12, `Path` itself cannot be derived from
+
 _CHUNK_BYTES = 1 << 20
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://")
+
+
+class Address(_SystemPath):
+    """An address such as `s3://bucket/photos/17.jpg`: a path like any other, but of no file on this machine."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\\", "/").replace(":/", "://", 1)
+
+    def is_absolute(self) -> bool:
+        """Say that no folder belongs in front of it."""
+        return True
+
+    def resolve(self, strict: bool = False) -> Address:  # noqa: ARG002 - as the base class has it
+        """Return itself: there are no links to follow."""
+        return self
+
+
+def to_path(text: str) -> Path:
+    """Return what a text names: an `Address`, or a path of this machine, `file://` included."""
+    if _ADDRESS.match(text) is None:
+        return Path(text)
+    return resolve_path(text) if text.startswith("file://") else Address(text)
 
 
 @contextmanager
@@ -124,7 +155,9 @@ def _format_json(content: Any, depth: int) -> str:
 
 
 def resolve_path(text: str) -> Path:
-    """Turn a parameter's value into an absolute path; `~` and `file://` addresses are understood."""
+    """Turn a parameter's value into an absolute path; `~` and addresses, `file://` among them, are understood."""
+    if _ADDRESS.match(text) and not text.startswith("file://"):
+        return Address(text)
     if text.startswith("file://"):
         # On deployment the engine rewrites a parameter that names an existing file to file://...
         # Some of its versions percent-encode and some do not: the literal name wins if it exists.

@@ -19,10 +19,11 @@ class DataParameters(Parameters):
     dataset_folder: str = parameter(
         "",
         "Data set",
-        "Folder of class folders, or a CSV/TSV file (path,label[,split]); used where no data set is connected.",
+        "Folder of class folders, a CSV/TSV file (path,label[,split]), tar or Parquet shards, or an address of these; "
+        "used where no data set is connected.",
         group="Data",
         path="file or folder",
-        suffixes=(".csv", ".tsv"),
+        suffixes=(".csv", ".tsv", ".tar", ".parquet"),
         expected="a path of a folder or of a CSV/TSV file",
         also_called=("data", "dataset", "data_dir", "data_path", "path", "root", "train_dir"),
     )

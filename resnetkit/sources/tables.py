@@ -169,6 +169,12 @@ def _find_columns(
     return _Columns(names, places, _find_first_fold(columns, rows[1:])), rows[1:]
 
 
+def find_label_column(names: Sequence[str]) -> str | None:
+    """Return the column that has the classes, by what people call it; None where there is none."""
+    place = _find_places(names).get("label")
+    return None if place is None else names[place]
+
+
 def _find_places(names: Sequence[str]) -> dict[str, int]:
     normalized = [_normalize(name) for name in names]
     return {

@@ -36,6 +36,7 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.sources.brightness import find_value_range
+from resnetkit.sources.mirror import make_local
 from resnetkit.training.run import Run
 from resnetkit.training.run_folder import (
     RunFolderLock,
@@ -124,6 +125,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         earlier, output_folder = read_state(earlier_folder), earlier_folder.parent
         check_resumable(earlier, parameters)
         split_rule = earlier.split_rule
+    source = make_local(source, progress)
     dataset = read_dataset(source, parameters.val_split, parameters.seed, split_rule, output_folder)
     progress.check()  # before weights are downloaded
     start = initialize(parameters, dataset.classes)

@@ -70,7 +70,10 @@ def test_a_model_is_evaluated_and_compared_with_itself(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate", "MODEL", "nowhere"], "must be a folder or a CSV/TSV file; found nothing"),
+        (
+            ["evaluate", "MODEL", "nowhere"],
+            "must be a folder, a CSV/TSV file or shards (.tar, .parquet); found nothing",
+        ),
         (["evaluate", "", "IMAGES"], "no model; expected a path of a weights file or run folder, or imagenet"),
         (["evaluate", "MODEL", "IMAGES", "--split", "val"], "has no val split; expected one of train, auto or all"),
         (["evaluate", "MODEL", "IMAGES", "--output", "IMAGES"], "'--output' must be a new or empty folder"),

@@ -330,7 +330,9 @@ def test_folder_that_cannot_be_trained_on_is_an_error(tmp_path: Path, names: lis
 
 
 def test_missing_source_and_other_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="must be a folder or a CSV/TSV file; found nothing"):
+    with pytest.raises(
+        DatasetError, match=r"must be a folder, a CSV/TSV file or shards \(\.tar, \.parquet\); found nothing"
+    ):
         read(tmp_path / "missing")
     write_files(tmp_path, "model.zip")
     with pytest.raises(DatasetError, match="found a file of another kind"):

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -104,6 +106,32 @@ def test_the_list_of_files_stays_that_of_the_plan(classifier, pictures, expected
     shutil.copy(copy / "0-damaged.png", copy / "later.png")
     assert classify_into_parts(classifier, [str(copy)], folder, options).num_files == 43
     assert len(read(folder)) == 43
+
+
+def test_shards_and_addresses_give_the_rows_of_their_files(classifier, pictures, expected, tmp_path):
+    files = sorted(pictures.iterdir())
+    system = fsspec.filesystem("memory")
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        for path in files[:20]:
+            archive.add(path, path.name)
+    for path in files[20:30]:
+        system.put_file(str(path), f"/bucket/{path.name}")
+    rows = pa.table({"image": [path.read_bytes() for path in files[30:]]})
+    parquet.write_table(rows, tmp_path / "rest.parquet", row_group_size=4)
+    sources = [str(tmp_path / "0.tar"), "memory://bucket", str(tmp_path / "rest.parquet")]
+    try:
+        classify_into_parts(classifier, sources, tmp_path / "parts", JobOptions(part_size=10))
+    finally:
+        system.rm("/bucket", recursive=True)
+    found = read(tmp_path / "parts")
+    keys = [
+        *(f"{tmp_path}/0.tar/{path.name}" for path in files[:20]),
+        *(f"memory://bucket/{path.name}" for path in files[20:30]),
+        *(f"{tmp_path}/rest.parquet/{row}" for row in range(13)),
+    ]
+    assert found.column("path").to_pylist() == keys
+    names = [name for name in expected.column_names if name != "path"]
+    assert_same(found.select(names), expected.select(names))
 
 
 @pytest.mark.parametrize(
