@@ -22,8 +22,9 @@ logger = get_logger()
 
 ENGINES = ("local", "ray")
 
-#: Parameters that decide where and how fast, not what comes out.
-_FREE = ("device", "threads", "runtime", "precision", "model_weight_file", "smoothing", "box_margin", "heatmap")
+#: Parameters that decide where and how fast, not what comes out. Runtime and precision change the last digits, and of
+#: a quantized or a half-precise network more: the parts of a job have the same ones.
+_FREE = ("device", "threads", "model_weight_file", "smoothing", "box_margin", "heatmap")
 _MAX_NAMED = 5
 
 

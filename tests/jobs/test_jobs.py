@@ -141,12 +141,14 @@ def test_shards_and_addresses_give_the_rows_of_their_files(classifier, pictures,
         pytest.param({"has_probabilities": True}, "its 'probabilities' was False", id="columns"),
         pytest.param({"top_k": 3}, "its 'top_k' was 5, this one's is 3", id="parameters"),
         pytest.param({"confidence_threshold": 0.5}, "its model was resnet18-", id="model"),
+        pytest.param({"precision": "fp16"}, "its 'precision' was fp32, this one's is fp16", id="precision"),
+        pytest.param({"runtime": "openvino"}, "its 'runtime' was torch, this one's is openvino", id="runtime"),
     ],
 )
 def test_the_parts_of_another_job_are_refused(classifier, pictures, tmp_path, change, reason):
     classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(part_size=10))
     values = classifier.values.updated(
-        {name: value for name, value in change.items() if name in ("top_k", "confidence_threshold")}
+        {name: value for name, value in change.items() if hasattr(classifier.values, name)}
     )
     settings = {name: value for name, value in change.items() if not hasattr(values, name)}
     options = JobOptions(**{"part_size": 10, **settings})
