@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from resnetkit.machine.progress import Progress
+from resnetkit.probing.folds import deal_into_folds
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions, predict_logits
 from resnetkit.probing.logistic_regression import Coordinates, LogisticRegression, Targets
 
@@ -56,8 +57,7 @@ def cross_validate(
     """
     options = options.fit_size(len(images.features), images.features.shape[1], num_classes)
     folds = deal_into_folds(images.labels, groups, options.num_folds)
-    class_weights = np.ones(num_classes) if options.class_weights is None else np.asarray(options.class_weights)
-    targets = Targets(images.labels, class_weights[images.labels], num_classes, options.label_smoothing)
+    targets = Targets(images.labels, options.weigh(images.labels), num_classes, options.label_smoothing)
     logits = np.zeros((len(folds), num_classes), np.float32)
     held_out = [fold for fold in np.unique(folds) if fold >= 0]
     with progress.show("cross-validation", len(held_out), unit="fold") as bar:
@@ -69,19 +69,3 @@ def cross_validate(
             logits[rows] = predict_logits(images.features[rows], *head.unfold(), progress.check)
             bar.advance()
     return CrossValidation(images.labels, logits, folds)
-
-
-def deal_into_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int) -> np.ndarray:
-    """Return the fold that holds each image out, (N,): every class is spread over the folds, no group is separated.
-
-    Images whose class would have none left outside their fold are never held out (-1): it could not be learned.
-    """
-    _, first, members = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.lexsort((np.random.default_rng(0).permutation(len(first)), labels[first]))
-    fold_of_group = np.empty(len(first), np.int64)
-    fold_of_group[order] = np.arange(len(first)) % num_folds
-    folds = fold_of_group[members]
-    for fold in range(num_folds):
-        left = np.bincount(labels[folds != fold], minlength=int(labels.max()) + 1)
-        folds[(folds == fold) & (left[labels] == 0)] = -1
-    return folds

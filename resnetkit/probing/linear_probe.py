@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resnetkit.machine.progress import Progress
+from resnetkit.probing.folds import deal_into_folds
 from resnetkit.probing.logistic_regression import Coordinates, LogisticRegression, Scaling, Targets, slice_rows
 from resnetkit.results.calibration import compute_log_loss, find_temperature
 from resnetkit.results.metrics import compute_mean_recall
@@ -64,6 +65,10 @@ class ProbeOptions:
     num_folds: int = 5
     num_views: int = 1
     is_balanced: bool = False
+
+    def weigh(self, labels: np.ndarray) -> np.ndarray:
+        """Return the factor of each image's cross entropy, (N,): the weight of its class, or 1."""
+        return np.ones(len(labels)) if self.class_weights is None else np.asarray(self.class_weights)[labels]
 
     def fit_size(self, num_rows: int, feature_size: int, num_classes: int) -> ProbeOptions:
         """Return options that spend fewer passes where a pass over the rows takes long; otherwise themselves."""
@@ -157,7 +162,7 @@ def solve_path(
     stride = math.ceil(max(1, len(val.labels)) * num_classes / _MAX_VALIDATION_LOGITS)
     val = Labelled(val.features[::stride], val.labels[::stride])
     is_too_small = len(val.labels) < MIN_VALIDATION_IMAGES
-    folds = _split_into_folds(train.labels[:: options.num_views], options.num_folds) if is_too_small else []
+    folds = _list_folds(train.labels[:: options.num_views], options.num_folds) if is_too_small else []
     solutions: list[Solution] = []
     chosen, held_out = None, Labelled(np.empty((0, num_classes), np.float32), np.empty(0, np.int64))
     problem = _Problem(train, val, num_classes, folds)
@@ -187,8 +192,7 @@ def _follow(
     """Yield the solutions of a scaling, each with the held-out logits and their labels."""
     train, val, num_classes, folds = problem
     coordinates = Coordinates(train.features, scaling, on_step)
-    class_weights = np.ones(num_classes) if options.class_weights is None else np.asarray(options.class_weights)
-    factors = class_weights[train.labels] / options.num_views
+    factors = options.weigh(train.labels) / options.num_views
     targets = Targets(train.labels, factors, num_classes, options.label_smoothing)
     rows = np.arange(len(train.labels))
     # A view of a held-out image would give its class away; what is held out is judged by its plain view.
@@ -196,6 +200,7 @@ def _follow(
     heads = [LogisticRegression(coordinates, rows, targets, on_step) for rows in kept]
     folds = [fold * options.num_views for fold in folds]
     labels = np.concatenate([val.labels, *(train.labels[fold] for fold in folds)])
+    weights = options.weigh(labels)
     best, since_best = np.full(3, np.inf), 0
     for strength in options.strengths:
         (train_loss, num_iterations), *_ = [
@@ -208,7 +213,7 @@ def _follow(
             for fold, head in zip(folds, heads[1:], strict=True)
         ]
         logits = np.concatenate([val_logits, *fold_logits])
-        held_out_loss = _measure_refined_loss(logits, labels, class_weights[labels])
+        held_out_loss = _measure_refined_loss(logits, labels, weights)
         held_out_recall = compute_mean_recall(labels, logits.argmax(axis=1)) if len(labels) else math.nan
         answers = val_logits.argmax(axis=1)
         yield (
@@ -228,7 +233,7 @@ def _follow(
             Labelled(logits, labels),
         )
         # A temperature makes weak weights look better than they are: the plain loss tells that more is to come.
-        losses = np.array([held_out_loss, compute_log_loss(logits, labels, 1, class_weights[labels]), np.inf])
+        losses = np.array([held_out_loss, compute_log_loss(logits, labels, 1, weights), np.inf])
         if options.is_balanced:
             losses[2] = 1 - held_out_recall
         since_best = 0 if np.any(losses < best * (1 - _MIN_GAIN)) else since_best + 1
@@ -297,14 +302,7 @@ def _check(train: Labelled, val: Labelled, num_classes: int, on_step: Callable[[
         raise ValueError(f"expected a training image of every class, got none of class {missing[0]}")
 
 
-def _split_into_folds(labels: np.ndarray, num_folds: int) -> list[np.ndarray]:
-    """Return the images that each fold holds out, every class spread over the folds.
-
-    The only image of a class is never held out: without it the class could not be learned.
-    """
-    random = np.random.default_rng(0)
-    held_out = [
-        random.permutation(rows) for label in np.unique(labels) if len(rows := np.flatnonzero(labels == label)) > 1
-    ]
-    dealt = np.concatenate(held_out) if held_out else np.empty(0, np.int64)
-    return [np.sort(fold) for fold in (dealt[start::num_folds] for start in range(num_folds)) if len(fold)]
+def _list_folds(labels: np.ndarray, num_folds: int) -> list[np.ndarray]:
+    """Return the images that each fold holds out, each a group of its own; folds without any are left out."""
+    folds = deal_into_folds(labels, np.arange(len(labels)), num_folds)
+    return [rows for fold in range(num_folds) if len(rows := np.flatnonzero(folds == fold))]

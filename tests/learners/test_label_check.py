@@ -16,7 +16,8 @@ from resnetkit.data.dataset import Sample
 from resnetkit.evaluation.labels import doubt_labels, find_doubtful
 from resnetkit.evaluation.predictions import read_predictions
 from resnetkit.machine.progress import Progress
-from resnetkit.probing.cross_validation import cross_validate, deal_into_folds
+from resnetkit.probing.cross_validation import cross_validate
+from resnetkit.probing.folds import deal_into_folds
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions
 from resnetkit.training.loop import train
 
