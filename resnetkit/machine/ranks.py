@@ -10,18 +10,28 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from resnetkit.machine.speaking import get_logger
 
 if TYPE_CHECKING:
     import torch
+
+logger = get_logger()
 
 Value = TypeVar("Value")
 
 #: Seconds that a step waits for the slowest process; one that died is noticed at once, one that hangs after these.
 STEP_TIMEOUT_S = 30
+#: Seconds between two greetings, and those that a process has to notice a loss by itself where it waits for others.
+_GREETING_S, _GRACE_S = 0.5, 5
 #: Seconds that the others wait while one reads, checks, solves or writes.
 _PATIENCE_S = 4 * 60 * 60
 #: Seconds that the first to come waits for the others.
@@ -51,14 +61,65 @@ class _Group:
 
     Attributes:
         steps: Process group for what happens in every step, with a short timeout; None for a process alone.
+        watch: Notices processes that hang, wherever the others are.
+        is_waiting: Whether the process waits for others, in torch's code, where nothing reaches it.
     """
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
         self.steps: Any = None
+        self.watch: _Watch | None = None
+        self.is_waiting = False
         self.is_joined = self.is_own = False
 
 
+class _Watch:
+    """A thread that exchanges greetings with the other processes, whatever the work of this one is.
+
+    Who reads, checks, solves or writes is waited for, for hours if need be. Who does not greet any more is stopped, or
+    its machine is gone: then `check_others` raises, and a process that waits in torch's code is ended.
+    """
+
+    def __init__(self) -> None:
+        import torch.distributed as dist
+
+        self.is_lost = False
+        self._leaving = threading.Event()
+        self._greetings = dist.new_group(backend="gloo", timeout=timedelta(seconds=STEP_TIMEOUT_S))
+        # In this context: what it logs begins with the command's name.
+        target = partial(copy_context().run, self._greet)
+        self._thread = threading.Thread(target=target, name="greetings", daemon=True)
+        self._thread.start()
+
+    def close(self, is_orderly: bool) -> None:
+        """End the thread: together with those of the others, where all leave, else at once."""
+        self._leaving.set()
+        if is_orderly:
+            self._thread.join(STEP_TIMEOUT_S)
+
+    def _greet(self) -> None:
+        import torch
+        import torch.distributed as dist
+
+        while True:
+            goodbyes = torch.tensor([float(self._leaving.wait(_GREETING_S))])
+            try:
+                dist.all_reduce(goodbyes, group=self._greetings)
+            except RuntimeError:
+                break
+            if goodbyes.item() == dist.get_world_size():
+                return
+        self.is_lost = not self._leaving.is_set()
+        deadline = time.monotonic() + _GRACE_S
+        while self.is_lost and not self._leaving.wait(0.1):
+            if not _group.is_waiting:
+                deadline = time.monotonic() + _GRACE_S
+            elif time.monotonic() > deadline:
+                logger.error("%s; start the same command again to go on with the run", _LOSS)
+                os._exit(1)  # what waits in torch's code can be ended in no other way
+
+
+_LOSS = "another process of this training has ended or no longer answers"
 _group = _Group()
 
 
@@ -112,11 +173,14 @@ def join() -> Iterator[None]:
             _open_group()
         _group.rank, _group.size, _group.is_joined = dist.get_rank(), dist.get_world_size(), True
         _group.steps = dist.new_group(timeout=timedelta(seconds=STEP_TIMEOUT_S))
+        if _group.size > 1:
+            _group.watch = _Watch()
     try:
         yield
     except BaseException:
         # NCCL would wait for the others before it lets go, and they perhaps for us.
         if _group.size > 1:
+            _end_watch(is_orderly=False)
             _close_group(is_orderly=dist.get_backend() == "gloo")
         raise
     else:
@@ -128,7 +192,14 @@ def join() -> Iterator[None]:
 def leave() -> None:
     """Go on without the others; all do so at the same place. Each keeps its rank, the first does what is left."""
     if _group.size > 1:
+        _end_watch(is_orderly=True)
         _close_group(is_orderly=True)
+
+
+def _end_watch(is_orderly: bool) -> None:
+    if _group.watch is not None:
+        _group.watch.close(is_orderly)
+        _group.watch = None
 
 
 def _close_group(is_orderly: bool) -> None:
@@ -139,6 +210,16 @@ def _close_group(is_orderly: bool) -> None:
         _group.is_own = False
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def check_others() -> None:
+    """Look whether all other processes are still there, between two pieces of work.
+
+    Raises:
+        LostProcessError: One is not.
+    """
+    if _group.watch is not None and _group.watch.is_lost:
+        raise LostProcessError(f"{_LOSS}; see the messages of the others")
 
 
 def add(*numbers: float) -> list[float]:
@@ -172,7 +253,7 @@ def gather(value: Value) -> list[Value]:
     import torch.distributed as dist
 
     values: list[Any] = [None] * get_size()
-    with explain_losses():
+    with _wait_for_others():
         dist.all_gather_object(values, value)
     return values
 
@@ -184,7 +265,7 @@ def share(value: Value) -> Value:
     import torch.distributed as dist
 
     values: list[Any] = [value if is_first() else None]
-    with explain_losses():
+    with _wait_for_others():
         dist.broadcast_object_list(values, src=0)
     return values[0]  # type: ignore[no-any-return]
 
@@ -208,7 +289,7 @@ def check_agreement(**facts: str) -> None:
 
 
 @contextmanager
-def explain_losses(what: str = "another process of this training has ended or no longer answers") -> Iterator[None]:
+def explain_losses(what: str = _LOSS) -> Iterator[None]:
     """Turn errors of torch's collectives into a `LostProcessError`.
 
     Args:
@@ -226,10 +307,21 @@ def explain_losses(what: str = "another process of this training has ended or no
         raise LostProcessError(f"{what} ({reason}); see the messages of the others") from error
 
 
+@contextmanager
+def _wait_for_others() -> Iterator[None]:
+    """Say that this process waits, see `_Watch`, and explain why it waited in vain."""
+    _group.is_waiting = True
+    try:
+        with explain_losses():
+            yield
+    finally:
+        _group.is_waiting = False
+
+
 def _sum(tensor: torch.Tensor) -> None:
     import torch.distributed as dist
 
-    with explain_losses():
+    with _wait_for_others():
         dist.all_reduce(tensor, group=_group.steps)
 
 

@@ -80,6 +80,7 @@ def _train(parameters: TrainParameters, source: Path | None, progress: Progress)
 
 def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
     began = time.monotonic()
+    progress = _watch_others(progress)
     if not ranks.is_first():  # the first process shows bars and keeps records
         progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
     address = parameters.tracking
@@ -116,6 +117,19 @@ def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Pro
         tracker.log_result(result)
     logger.info("%s; %s", reason, result.checkpoint)
     return result
+
+
+def _watch_others(progress: Progress) -> Progress:
+    """Let every piece of work begin with a look at the other processes, as with one for a stop."""
+    if ranks.get_size() == 1:
+        return progress
+    is_stop_requested = progress.is_stop_requested
+
+    def look() -> bool:
+        ranks.check_others()
+        return is_stop_requested()
+
+    return replace(progress, is_stop_requested=look)
 
 
 def _solve(run: Run, tracker: Tracker) -> str:

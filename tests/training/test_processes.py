@@ -28,6 +28,14 @@ OPTIONS = (
     "--no-use-pretrained", "--no-feature-extract", "--input-size=32", "--batch-size=8", "--optimizer=sgd",
     "--learning-rate=0.02", "--augmentation=basic", "--tracking=off", "--no-export-pth", "--epochs=3",
 )  # fmt: skip
+#: `resnetkit`, but a process that hangs is noticed after 8 seconds instead of 30.
+IMPATIENT = """
+import sys
+from resnetkit.machine import ranks
+from resnetkit.__main__ import main
+ranks.STEP_TIMEOUT_S = 8
+sys.exit(main(sys.argv[1:]))
+"""
 #: Longest time from the end of one process to that of the other.
 END_S = 40
 
@@ -110,19 +118,27 @@ def test_the_first_process_speaks_and_writes_for_both(whole):
 
 
 @pytest.mark.slow
-def test_a_stopped_and_a_killed_training_end_as_the_uninterrupted_one(whole, three_digits, tmp_path):
-    command = [*TRAIN, str(three_digits), *OPTIONS, "--run-folder", str(tmp_path / "run")]
-    with Two.start(tmp_path / "stopped", command) as two:
+def test_a_hung_a_killed_and_a_stopped_training_end_as_the_uninterrupted_one(whole, three_digits, tmp_path):
+    words = ["train", str(three_digits), *OPTIONS, "--run-folder", str(tmp_path / "run")]
+    command = ["-m", "resnetkit", *words]
+    with Two.start(tmp_path / "hung", ["-c", IMPATIENT, *words]) as two:
         two.wait_for("epoch 1, train_loss")
-        two.processes[1].send_signal(signal.SIGTERM)
-        assert two.end(END_S) == [143, 143], two.read(0)
-        assert "or start the same command again" in two.read(0)
+        two.processes[1].send_signal(signal.SIGSTOP)
+        assert two.processes[0].wait(END_S) == 1, two.read(0)
+        assert "another process of this training has ended or no longer answers" in two.read(0)
+        two.processes[1].send_signal(signal.SIGCONT)
+        assert two.processes[1].wait(END_S) == 1, two.read(1)
     with Two.start(tmp_path / "killed", command) as two:
         two.wait_for("epoch 2, train_loss")
         two.processes[1].kill()
         assert two.end(END_S) == [1, -signal.SIGKILL], two.read(0)
         assert "another process of this training has ended" in two.read(0)
         assert "resume_from=" in two.read(0)
+    with Two.start(tmp_path / "stopped", command) as two:
+        two.wait_for("run folder")
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.end(END_S) == [143, 143], two.read(0)
+        assert "or start the same command again" in two.read(0)
     train(tmp_path / "resumed", command)
     expected = whole.folder / "run" / "best.safetensors"
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == expected.read_bytes()
