@@ -54,16 +54,18 @@ class Two:
     folder: Path
 
     @classmethod
-    def start(cls, folder: Path, *words: Sequence[str], port: int = 0) -> Two:
-        """Start one process for each list of words, or both with the same one."""
+    def start(cls, folder: Path, *words: Sequence[str], homes: Sequence[Path] = ()) -> Two:
+        """Start one process for each list of words, or both with the same one; `homes` are their home folders."""
         folder.mkdir(exist_ok=True, parents=True)
         common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-        common["MASTER_PORT"] = str(port or find_port())
+        common["MASTER_PORT"] = str(find_port())
         two = cls([], folder)
         for rank in range(2):
             with (folder / f"{rank}.txt").open("wb") as output:
                 command = [sys.executable, *words[rank % len(words)]]
                 variables = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                if homes:
+                    variables["HOME"] = str(homes[rank])
                 two.processes.append(
                     subprocess.Popen(
                         command, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -172,6 +174,7 @@ def test_the_head_of_two_is_that_of_one(three_digits, backbone, tmp_path):
         ),
         pytest.param(["--batch-size=9"], ["--batch-size=9"], "must be a multiple of the 2 processes", id="batch size"),
         pytest.param([], ["other"], "must have the same data set; process 0 has", id="data"),
+        pytest.param(["few"], [], "2 processes need at least 4 training images, got 3; start fewer", id="few images"),
     ],
 )  # fmt: skip
 def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_path, first, second, sentence):
@@ -180,6 +183,12 @@ def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_pat
         sources[1] = Path(shutil.copytree(three_digits, tmp_path / "copy"))
         next((sources[1] / "train" / "0").iterdir()).unlink()
         second = []
+    if first == ["few"]:
+        sources = [Path(shutil.copytree(three_digits, tmp_path / "few"))] * 2
+        for digit in "012":
+            for path in sorted((sources[0] / "train" / digit).iterdir())[1:]:
+                path.unlink()
+        first = []
     commands = [
         [*TRAIN, str(source), *OPTIONS, *further, "--run-folder", str(tmp_path / "run")]
         for source, further in zip(sources, (first, second), strict=True)
@@ -190,6 +199,18 @@ def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_pat
         assert sentence in line
         assert two.read(1) == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_the_other_machine_does_not_see_is_one_sentence(three_digits, tmp_path):
+    """Each process has a home folder of its own, as two machines have."""
+    homes = [tmp_path / "home-0", tmp_path / "home-1"]
+    for home in homes:
+        home.mkdir()
+    command = [*TRAIN, str(three_digits), *OPTIONS, "--run-folder", "~/run"]
+    with Two.start(tmp_path / "said", command, homes=homes) as two:
+        assert two.end() == [2, 2], two.read(0)
+        assert f"the run folder '{homes[0] / 'run'}' is not seen by process 1; give a 'run_folder' or" in two.read(0)
+        assert two.read(1) == ""
 
 
 def test_a_port_that_is_taken_is_named(three_digits, tmp_path):
