@@ -15,18 +15,26 @@ import numpy as np
 from PIL import Image
 
 _START = """
-import sys, time, resource
+import gc, sys, time, resource
 from pathlib import Path
 from resnetkit.data.dataset import read_dataset
 from resnetkit.data.identity import hash_dataset, measure_files
 from resnetkit.data.scanning import check_images
 from resnetkit.machine.progress import Progress
-began = time.perf_counter()
+
+def measure_mb():
+    gc.collect()
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1e3
+
+before_mb, began, cpu = measure_mb(), time.perf_counter(), time.process_time()
 dataset = read_dataset(Path(sys.argv[1]), 0.2, 0)
 dataset, _ = check_images(dataset, 500, Progress())
 hash_dataset(*measure_files(dataset))
-seconds = time.perf_counter() - began
-print(f"{seconds:.1f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before_mb
+million = 1e6 / (len(dataset.train) + len(dataset.val) + len(dataset.test))
+print(f"{seconds:.1f} s, {peak_mb + before_mb:.0f} MB; for a million files {cpu * million:.0f} CPU seconds, "
+      f"{peak_mb * million:.0f} MB at most and {(measure_mb() - before_mb) * million:.0f} MB afterwards")
 """
 
 
