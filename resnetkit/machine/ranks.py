@@ -83,7 +83,7 @@ class _Watch:
     def __init__(self) -> None:
         import torch.distributed as dist
 
-        self.is_lost = False
+        self.is_lost = self._is_alone = False
         self._leaving = threading.Event()
         self._greetings = dist.new_group(backend="gloo", timeout=timedelta(seconds=STEP_TIMEOUT_S))
         # In this context: what it logs begins with the command's name.
@@ -92,10 +92,10 @@ class _Watch:
         self._thread.start()
 
     def close(self, is_orderly: bool) -> None:
-        """End the thread: together with those of the others, where all leave, else at once."""
+        """End the thread, before its connections are closed: where all leave, together with those of the others."""
+        self._is_alone = not is_orderly
         self._leaving.set()
-        if is_orderly:
-            self._thread.join(STEP_TIMEOUT_S)
+        self._thread.join(STEP_TIMEOUT_S if is_orderly else _GRACE_S)
 
     def _greet(self) -> None:
         import torch
@@ -107,7 +107,7 @@ class _Watch:
                 dist.all_reduce(goodbyes, group=self._greetings)
             except RuntimeError:
                 break
-            if goodbyes.item() == dist.get_world_size():
+            if goodbyes.item() == _group.size or self._is_alone:
                 return
         self.is_lost = not self._leaving.is_set()
         deadline = time.monotonic() + _GRACE_S
