@@ -11,7 +11,7 @@ from ikomia.utils import qtconversion
 
 from resnetkit.forms.panel import ParametersPanel
 from resnetkit.forms.rules import FieldRules
-from resnetkit.machine.files import resolve_path
+from resnetkit.machine.files import Address, resolve_path
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.parameters.unused import REASONS_UNUSED
 
@@ -54,9 +54,11 @@ def explain_small_input_stem(values: TrainParameters) -> str:
 
 
 def warn_of_missing(name: str, values: TrainParameters) -> str:
-    """Say that a path to read from is not there."""
+    """Say that a path to read from is not there; an address leads elsewhere."""
     text = getattr(values, name)
-    return f"There is no '{resolve_path(text)}' on this machine." if text and not resolve_path(text).exists() else ""
+    if not text or isinstance(path := resolve_path(text), Address) or path.exists():
+        return ""
+    return f"There is no '{path}' on this machine."
 
 
 UNUSED: dict[str, Callable[[TrainParameters], str]] = {
