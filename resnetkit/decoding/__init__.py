@@ -1,1 +1,1 @@
-"""Image files in: their formats, what their headers say, and their values, upright and in bounded memory."""
+"""Image files in, from shards and addresses as well: formats, headers, and values, upright and in bounded memory."""

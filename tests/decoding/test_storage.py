@@ -17,12 +17,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from resnetkit.decoding import storage
 from resnetkit.decoding.storage import StorageError, get_version, open_key
 from resnetkit.folders.cells import read_path, write_path
 from resnetkit.folders.listing import ListingError, list_files
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
-from resnetkit.machine import storage
 from resnetkit.machine.files import Address, resolve_path, to_path
 
 
