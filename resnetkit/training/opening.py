@@ -62,8 +62,8 @@ from resnetkit.weights.metadata import find_preprocessing
 logger = get_logger()
 
 DATA_REPORT_FILE = "data_report.json"
-#: Parameters that a run that is gone on with has anew.
-_OF_ONE_START = frozenset({"resume_from", "run_folder", "output_folder", "evaluate_only"})
+#: Parameters that a run that is gone on with has anew; where its data set is, its state says besides.
+_OF_ONE_START = frozenset({"resume_from", "run_folder", "output_folder", "evaluate_only", "dataset_folder"})
 
 
 def open_run(parameters: TrainParameters, source: Path, progress: Progress) -> Run:
