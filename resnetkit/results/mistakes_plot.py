@@ -10,7 +10,7 @@ import numpy as np
 
 from resnetkit.answers.fonts import find_families, shorten_text
 from resnetkit.results.page_text import format_percent, is_small
-from resnetkit.results.plots import LIGHT, Theme, make_figure
+from resnetkit.results.plots import ACCENT, INK, MUTED, PRIMARY, SURFACE, make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,61 +31,58 @@ _MISTAKE_WIDTH = 2 * (_PICTURE_SIDE + _MARGIN) + _PICTURE_GAP
 _TITLE_HEIGHT = 0.45
 
 
-def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str], theme: Theme = LIGHT) -> Figure:
+def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str]) -> Figure:
     """Draw the first eight mistakes: what was predicted and what is true, the image, and what the network looked at.
 
     Args:
         mistakes: At least one, the worst first, see `resnetkit.results.pictures.collect_mistakes`.
         names: What is drawn for each class, of about 18 letters.
-        theme: Colours.
     """
     num_rows = math.ceil(min(len(mistakes), _MAX_MISTAKES) / _MAX_MISTAKE_COLUMNS)
     columns = math.ceil(min(len(mistakes), _MAX_MISTAKES) / num_rows)
     rows = [mistakes[row * columns : min((row + 1) * columns, _MAX_MISTAKES)] for row in range(num_rows)]
     heights = [max(_fit_picture(mistake.image)[1] for mistake in row) + 3 * _LINE_HEIGHT + _MARGIN for row in rows]
     size = columns * _MISTAKE_WIDTH, _TITLE_HEIGHT + sum(heights)
-    figure = make_figure(*size, theme)
+    figure = make_figure(*size)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))
     axes.set_axis_off()
-    _write_line(axes, (_MARGIN, _TITLE_HEIGHT / 2), "Worst mistakes", theme.ink, fontsize=11, fontweight="bold")
+    _write_line(axes, (_MARGIN, _TITLE_HEIGHT / 2), "Worst mistakes", INK, fontsize=11, fontweight="bold")
     for number, row in enumerate(rows):
         top = _TITLE_HEIGHT + sum(heights[:number])
         for column, mistake in enumerate(row):
-            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, names, theme)
+            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, names)
     return figure
 
 
-def _draw_mistake(
-    axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str], theme: Theme
-) -> None:
+def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str]) -> None:
     """Draw one mistake with its upper left corner at a point of axes whose unit is an inch, y downwards."""
     left, top = corner
     middle, right = left + _PICTURE_SIDE + _PICTURE_GAP, left + 2 * _PICTURE_SIDE + _PICTURE_GAP
     predicted, true = names[mistake.predicted_class], names[mistake.true_class]
-    cover = {"facecolor": theme.surface, "linewidth": 0, "pad": 2.5}  # over the end of a name of wide letters
+    cover = {"facecolor": SURFACE, "linewidth": 0, "pad": 2.5}  # over the end of a name of wide letters
     for line, label, name, probability, color in (
-        (0, "predicted", predicted, mistake.predicted_probability, theme.accent),
-        (1, "true", true, mistake.true_probability, theme.primary),
+        (0, "predicted", predicted, mistake.predicted_probability, ACCENT),
+        (1, "true", true, mistake.true_probability, PRIMARY),
     ):
         y = top + (line + 0.5) * _LINE_HEIGHT
-        _write_line(axes, (left, y), label, theme.muted, fontsize=7)
+        _write_line(axes, (left, y), label, MUTED, fontsize=7)
         _write_line(axes, (left + 0.55, y), name, color, fontweight="bold")
         _write_line(axes, (right, y), format_percent(probability), color, ha="right", bbox=cover)
     file_name = shorten_text(mistake.file_name, 22)
     for x, image, caption in ((left, mistake.image, file_name), (middle, mistake.heatmap, "heat map")):
         if image is not None:
-            _draw_picture(axes, (x, top + 2.1 * _LINE_HEIGHT), image, caption, theme)
+            _draw_picture(axes, (x, top + 2.1 * _LINE_HEIGHT), image, caption)
 
 
-def _draw_picture(axes: Axes, corner: tuple[float, float], image: np.ndarray, caption: str, theme: Theme) -> None:
+def _draw_picture(axes: Axes, corner: tuple[float, float], image: np.ndarray, caption: str) -> None:
     """Draw an image with its upper left corner at a point, and a line below."""
     (left, top), (width, height) = corner, _fit_picture(image)
     limits = axes.axis()
     smoothing = "nearest" if is_small(image) else "antialiased"  # enlarged pixels stay pixels
     axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto", interpolation=smoothing)
     axes.axis(limits)
-    _write_line(axes, (left, top + height + 0.5 * _LINE_HEIGHT), caption, theme.muted, fontsize=7)
+    _write_line(axes, (left, top + height + 0.5 * _LINE_HEIGHT), caption, MUTED, fontsize=7)
 
 
 def _fit_picture(image: np.ndarray) -> tuple[float, float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -42,21 +41,9 @@ _CELLS_SIDE = 2000
 _MIN_COUNT_CELL = 0.21
 _MIN_PERCENT_CELL = 0.5
 
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure: page, text, lines, and the two colours of meaning."""
-
-    surface: str
-    ink: str
-    muted: str
-    grid: str
-    primary: str
-    accent: str
-
-
-LIGHT = Theme("#ffffff", "#1b2530", "#5d6975", "#e2e7ec", "#1f5fd0", "#cf5c0a")
-DARK = Theme("#151b23", "#e6ebf1", "#9ba7b4", "#2c3540", "#6ea8ff", "#ff9e57")
+#: Colours: page, text, lines, and the two colours of meaning. On dark pages a stylesheet turns light into dark.
+SURFACE, INK, MUTED, GRID = "#ffffff", "#1b2530", "#5d6975", "#e2e7ec"
+PRIMARY, ACCENT = "#1f5fd0", "#cf5c0a"
 
 
 def encode_png(image: np.ndarray, num_colors: int | None = 128, dpi: float = _DPI) -> bytes:
@@ -92,57 +79,53 @@ def to_array(figure: Figure) -> np.ndarray:
     return np.array(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
-def draw_history(history: Sequence[Mapping[str, Any]], best: Mapping[str, Any], theme: Theme = LIGHT) -> Figure:
+def draw_history(history: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> Figure:
     """Draw what training did: curves over the epochs, or the path of a solved head over its strengths.
 
     Args:
         history: See `ReportData`.
         best: The epoch or strength that was kept.
-        theme: Colours.
     """
     balanced = ((_BALANCED, "mean recall"),) if _BALANCED in best else ()
     if "strength" in history[0]:
-        return draw_strengths(history, best["strength"], theme, balanced)
-    return draw_training_curves(history, best["epoch"], theme, balanced)
+        return draw_strengths(history, best["strength"], balanced)
+    return draw_training_curves(history, best["epoch"], balanced)
 
 
-def draw_strengths(
-    history: Sequence[Mapping[str, Any]], chosen: float, theme: Theme = LIGHT, balanced: Curves = ()
-) -> Figure:
+def draw_strengths(history: Sequence[Mapping[str, Any]], chosen: float, balanced: Curves = ()) -> Figure:
     """Draw loss and accuracy of a solved head over the strength of the fit.
 
     Args:
         history: One row per strength and scaling, see `ReportData`.
         chosen: The strength that was kept, marked by a dotted line.
-        theme: Colours.
         balanced: Further accuracies, with their labels.
     """
     # Of the two ways to scale the features, the one that was kept.
     scaling = next((row["scaling"] for row in history if row.get("is_chosen")), history[0]["scaling"])
     rows = [row for row in history if row["scaling"] == scaling]
     strengths = [row["strength"] for row in rows]
-    figure = make_figure(11.0, 3.4, theme)
+    figure = make_figure(11.0, 3.4)
     panels: tuple[tuple[str, Curves], ...] = (
         ("Loss", (("train_loss", "training"), ("val_loss", "validation"))),
         ("Held-out loss, calibrated", (("held_out_loss", ""),)),
         ("Accuracy in %", (("val_accuracy", "validation"), *balanced)),
     )
     for axes, (title, curves) in zip(figure.subplots(1, 3), panels, strict=True):
-        style_axes(axes, theme, title)
+        style_axes(axes, title)
         for key, label in curves:
             values = _get_column(rows, key) * (100 if "accuracy" in key else 1)
-            color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
+            color = {"training": ACCENT, "validation": PRIMARY}.get(label, MUTED)
             axes.plot(strengths, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.8)
-        axes.axvline(chosen, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
+        axes.axvline(chosen, color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
         axes.set_xscale("log")
-        axes.set_xlabel("strength of the fit (C)", color=theme.muted)
+        axes.set_xlabel("strength of the fit (C)", color=MUTED)
         if len(curves) > 1:
-            add_legend(axes, theme)
+            add_legend(axes)
     return figure
 
 
 def draw_training_curves(
-    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, theme: Theme = LIGHT, balanced: Curves = ()
+    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, balanced: Curves = ()
 ) -> Figure:
     """Draw loss, accuracy and learning rate over the epochs.
 
@@ -150,10 +133,9 @@ def draw_training_curves(
         history: One row an epoch with epoch (0 is a solved head), train_loss, val_loss, val_accuracy, learning_rate
             and, where it was measured, train_accuracy. Accuracies are shares; a missing value or None leaves a gap.
         best_epoch: The epoch whose weights were kept, marked by a dotted line.
-        theme: Colours.
         balanced: Further accuracies, with their labels.
     """
-    figure = make_figure(11.0, 3.4, theme)
+    figure = make_figure(11.0, 3.4)
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [int(row["epoch"]) for row in history]
     marker = "o" if len(epochs) < 20 else ""
@@ -162,27 +144,25 @@ def draw_training_curves(
         (accuracy, "Accuracy in %", (("train_accuracy", "training"), ("val_accuracy", "validation"), *balanced)),
         (rate, "Learning rate", (("learning_rate", ""),)),
     ):
-        style_axes(axes, theme, title)
+        style_axes(axes, title)
         for key, label in curves:
             values = _get_column(history, key) * (100 if axes is accuracy else 1)
             if np.isfinite(values).any():
-                color = {"training": theme.accent, "validation": theme.primary}.get(label, theme.muted)
+                color = {"training": ACCENT, "validation": PRIMARY}.get(label, MUTED)
                 axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.8)
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=theme.muted, linestyle=":", linewidth=1.2, zorder=0)
-        axes.set_xlabel("epoch", color=theme.muted)
+            axes.axvline(best_epoch, color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
+        axes.set_xlabel("epoch", color=MUTED)
         if len(epochs) == 1:
             axes.set_xticks(epochs)
         else:
             axes.xaxis.get_major_locator().set_params(integer=True)
-        add_legend(axes, theme)
+        add_legend(axes)
     rate.set_ylim(bottom=0)
     return figure
 
 
-def draw_confusion_matrix(
-    matrix: Sequence[Sequence[int]] | np.ndarray | None, names: Sequence[str], theme: Theme = LIGHT
-) -> Figure:
+def draw_confusion_matrix(matrix: Sequence[Sequence[int]] | np.ndarray | None, names: Sequence[str]) -> Figure:
     """Draw a confusion matrix, each row as shares of its true class; what is right in one colour, mistakes in another.
 
     Mistakes are coloured by the square root of their share, from a visible minimum, so that rare ones show. Counts and
@@ -191,85 +171,83 @@ def draw_confusion_matrix(
     Args:
         matrix: (num_classes, num_classes) counts, rows are true classes; None draws a note in its place.
         names: Of the classes in order, see `resnetkit.answers.fonts.shorten_names`.
-        theme: Colours.
     """
     if matrix is None:
-        return _draw_note(f"{len(names):,} classes are too many for a picture; see the figures per class.", theme)
+        return _draw_note(f"{len(names):,} classes are too many for a picture; see the figures per class.")
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    figure, axes = _make_matrix_axes(names, theme)
-    cells = _color_cells(shares, totals > 0, theme)
+    figure, axes = _make_matrix_axes(names)
+    cells = _color_cells(shares, totals > 0)
     # As many pixels as a screen can show, unsmoothed in PDF files as well: they take one pixel a cell for a picture.
     factor, limits = max(1, _CELLS_SIDE // len(names)), (-0.5, len(names) - 0.5)
     enlarged = np.dstack([cells, np.full(counts.shape, 255, np.uint8)]).repeat(factor, axis=0).repeat(factor, axis=1)
     smoothing = "antialiased" if len(names) > MAX_LABELLED_CLASSES else "none"
     axes.imshow(enlarged, interpolation=smoothing, extent=(*limits, *limits[::-1]))
     for spine in axes.spines.values():
-        spine.set_color(theme.grid)
+        spine.set_color(GRID)
     if _choose_cell_size(len(names))[0] >= _MIN_COUNT_CELL:
-        _write_numbers(axes, counts, shares, cells, theme)
+        _write_numbers(axes, counts, shares, cells)
     return figure
 
 
-def draw_reliability(calibration: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure:
+def draw_reliability(calibration: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw how often the model is right against how sure it says it is, and how many images stand behind each bar.
 
     Args:
         calibration: Bins from `resnetkit.results.metrics.compute_calibration`.
-        theme: Colours.
     """
-    figure = make_figure(5.2, 4.6, theme)
+    figure = make_figure(5.2, 4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-    style_axes(upper, theme, "Right in % against confidence in %")
-    style_axes(lower, theme, "")
-    upper.plot([0, 100], [0, 100], color=theme.muted, linestyle="--", linewidth=1.2)
+    style_axes(upper, "Right in % against confidence in %")
+    style_axes(lower, "")
+    upper.plot([0, 100], [0, 100], color=MUTED, linestyle="--", linewidth=1.2)
     for row in calibration:
         left, width = 100 * row["low"], 100 * (row["high"] - row["low"])
-        lower.bar(left, row["count"], width * 0.92, align="edge", color=theme.muted)
+        lower.bar(left, row["count"], width * 0.92, align="edge", color=MUTED)
         if row["count"]:
-            upper.bar(left, 100 * row["accuracy"], width * 0.92, align="edge", color=theme.primary, alpha=0.85)
-            upper.plot(100 * row["confidence"], 100 * row["accuracy"], marker="o", markersize=4, color=theme.accent)
+            upper.bar(left, 100 * row["accuracy"], width * 0.92, align="edge", color=PRIMARY, alpha=0.85)
+            upper.plot(100 * row["confidence"], 100 * row["accuracy"], marker="o", markersize=4, color=ACCENT)
     upper.set(xlim=(0, 100), ylim=(0, 101))
-    lower.set_ylabel("images", color=theme.muted, fontsize=9)
-    lower.set_xlabel("confidence of the prediction in % (dashed: perfectly calibrated)", color=theme.muted)
+    lower.set_ylabel("images", color=MUTED, fontsize=9)
+    lower.set_xlabel("confidence of the prediction in % (dashed: perfectly calibrated)", color=MUTED)
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
     return figure
 
 
-def make_figure(width: float, height: float, theme: Theme) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
     """Return an empty figure, width and height in inches, in the colour of the page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor=theme.surface)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor=SURFACE)
     FigureCanvasAgg(figure)
     return figure
 
 
-def add_legend(axes: Axes, theme: Theme) -> None:
+def add_legend(axes: Axes) -> None:
     """Name the lines of axes, where they have names, beside the title: it never lies over a line there."""
     if axes.get_legend_handles_labels()[1]:
-        style = {"frameon": False, "labelcolor": theme.ink, "fontsize": 9, "handlelength": 1.2, "columnspacing": 1.0}
+        style = {"frameon": False, "labelcolor": INK, "fontsize": 9, "handlelength": 1.2, "columnspacing": 1.0}
         axes.legend(loc="lower right", bbox_to_anchor=(1, 0.99), ncols=2, borderaxespad=0, **style)
 
 
-def _draw_note(text: str, theme: Theme) -> Figure:
-    figure = make_figure(7.0, 1.6, theme)
-    figure.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", fontsize=10)
+def _draw_note(text: str) -> Figure:
+    figure = make_figure(7.0, 1.6)
+    figure.text(0.5, 0.5, text, color=MUTED, ha="center", va="center", fontsize=10)
     return figure
 
 
-def style_axes(axes: Axes, theme: Theme, title: str) -> None:
-    """Give axes the theme's colours, a title, horizontal lines and no frame."""
-    axes.set_facecolor(theme.surface)
-    axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+def style_axes(axes: Axes, title: str) -> None:
+    """Give axes the page's colours, a title, horizontal lines and no frame."""
+    axes.set_facecolor(SURFACE)
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
+    axes.tick_params(colors=MUTED, labelsize=9, length=0)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(theme.grid)
+        spine.set_color(GRID)
 
 
 def _get_column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
@@ -287,13 +265,11 @@ def _choose_cell_size(num_classes: int) -> tuple[float, float]:
     return cell, float(np.clip(cell * 72 * 0.62, 5.5, 10.0))
 
 
-def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np.ndarray:
+def _color_cells(shares: np.ndarray, has_images: np.ndarray) -> np.ndarray:
     """Return (num_classes, num_classes, 3) uint8: surface where 0, full colour where 1, grid colour without images."""
     from matplotlib.colors import to_rgb
 
-    surface, primary, accent, grid = (
-        np.array(to_rgb(color)) for color in (theme.surface, theme.primary, theme.accent, theme.grid)
-    )
+    surface, primary, accent, grid = (np.array(to_rgb(color)) for color in (SURFACE, PRIMARY, ACCENT, GRID))
     is_right = np.eye(len(shares), dtype=bool)
     # A single mistake among hundreds is meant to be seen: any share but 0 starts at a fifth of the colour.
     weights = np.where(is_right, shares, np.sqrt(shares))
@@ -302,7 +278,7 @@ def _color_cells(shares: np.ndarray, has_images: np.ndarray, theme: Theme) -> np
     return np.round(255 * np.where(has_images[..., None], cells, grid)).astype(np.uint8)
 
 
-def _make_matrix_axes(names: Sequence[str], theme: Theme) -> tuple[Figure, Axes]:
+def _make_matrix_axes(names: Sequence[str]) -> tuple[Figure, Axes]:
     """Return figure and axes of a confusion matrix with the names of its classes, laid out by what the names measure.
 
     Ticks and layouts of matplotlib's own take a minute for 500 names.
@@ -314,14 +290,14 @@ def _make_matrix_axes(names: Sequence[str], theme: Theme) -> tuple[Figure, Axes]
     is_turned = width > 0.95 * cell * step
     left, bottom = (_AXIS_SIDE + size for size in (width, width if is_turned else font_size / 72))
     size = max(left + side + _EDGE, _MIN_MATRIX_SIDE), bottom + side + _EDGE
-    figure = make_figure(*size, theme)
+    figure = make_figure(*size)
     figure.set_layout_engine("none")
     if _MAX_FINE_CLASSES < len(names) <= MAX_LABELLED_CLASSES:
         figure.set_dpi(_SCREEN_DPI)
     axes = figure.add_axes((left / size[0], bottom / size[1], side / size[0], side / size[1]), xticks=(), yticks=())
     # A "$" in a class name is no formula.
     style: dict[str, Any] = {
-        "color": theme.ink,
+        "color": INK,
         "fontsize": font_size,
         "parse_math": False,
         "fontfamily": find_families(shown),
@@ -331,13 +307,13 @@ def _make_matrix_axes(names: Sequence[str], theme: Theme) -> tuple[Figure, Axes]
         axes.text(-0.5 - _NAME_GAP / cell, index, name, ha="right", va="center_baseline", **style)
         rotation = 90 if is_turned else 0
         axes.text(index, gap, name, ha="center", va="top", rotation=rotation, rotation_mode="default", **style)
-    style = {"color": theme.muted, "fontsize": max(9.0, font_size + 1), "ha": "center", "va": "center"}
+    style = {"color": MUTED, "fontsize": max(9.0, font_size + 1), "ha": "center", "va": "center"}
     figure.text((left + side / 2) / size[0], 0.14 / size[1], "predicted class", **style)
     figure.text(0.14 / size[0], (bottom + side / 2) / size[1], "true class", rotation=90, **style)
     return figure, axes
 
 
-def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray, cells: np.ndarray, theme: Theme) -> None:
+def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray, cells: np.ndarray) -> None:
     """Write counts, and shares in percent above them where there is room, in whichever colour is farther from the cell.
 
     Every cell of a small matrix has its count; of a large one, those that are not 0, which are then seen at once.
@@ -345,14 +321,14 @@ def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray, cells: np
     from matplotlib.colors import to_rgb
 
     brightness = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-    surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (theme.surface, theme.ink))
+    surface, ink = (float(np.dot(to_rgb(color), brightness)) for color in (SURFACE, INK))
     is_near_ink = np.abs(cells / 255 @ brightness - ink) < np.abs(cells / 255 @ brightness - surface)
     cell, _ = _choose_cell_size(len(counts))
     has_shares = cell >= _MIN_PERCENT_CELL
     digits = max(3, len(f"{counts.max():.0f}"))
     font_size = float(np.clip(72 * 0.75 * cell / 0.62 / (digits + 2 * has_shares), 4.0, 10.0))
     for row, column in np.argwhere(counts > 0):
-        color = theme.surface if is_near_ink[row, column] else theme.ink
+        color = SURFACE if is_near_ink[row, column] else INK
         style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
         count = f"{counts[row, column]:.0f}"
         if has_shares:

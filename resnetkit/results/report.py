@@ -35,10 +35,7 @@ from resnetkit.results.page_text import (
     to_address,
 )
 from resnetkit.results.plots import (
-    DARK,
-    LIGHT,
     MAX_LABELLED_CLASSES,
-    Theme,
     draw_confusion_matrix,
     draw_history,
     draw_reliability,
@@ -173,10 +170,9 @@ class ReportData:
 
 @dataclass(frozen=True)
 class _Chart:
-    """A chart as PNG files in the colours of light and dark pages and as a PDF file; sizes in CSS pixels."""
+    """A chart as a PNG and a PDF file; sizes in CSS pixels."""
 
-    light: bytes
-    dark: bytes
+    png: bytes
     pdf: bytes
     width: int
     height: int
@@ -200,7 +196,7 @@ def write_report(folder: Path, data: ReportData) -> Path:
     figures = folder / FIGURES_NAME
     figures.mkdir(exist_ok=True)
     for name, chart in charts.items():
-        _write_bytes(figures / f"{name}.png", chart.light)
+        _write_bytes(figures / f"{name}.png", chart.png)
         _write_bytes(figures / f"{name}.pdf", chart.pdf)
     if "curves" in charts:
         _write_bytes(folder / CURVES_NAME, charts["curves"].light)
@@ -323,27 +319,24 @@ def _draw_charts(data: ReportData, names: Mapping[str, str], encoder: Executor) 
     pictures = {}
     for name, draw in _list_charts(data, names):
         check_stop()
-        light, dark = draw(LIGHT), draw(DARK)
-        size = [round(96 * inches) for inches in light.get_size_inches()]
-        encoded = [encoder.submit(encode_png, to_array(figure), dpi=figure.dpi) for figure in (light, dark)]
-        pictures[name] = encoded, encode_pdf(light), size
-    return {
-        name: _Chart(encoded[0].result(), encoded[1].result(), pdf, *size)
-        for name, (encoded, pdf, size) in pictures.items()
-    }
+        figure = draw()
+        size = [round(96 * inches) for inches in figure.get_size_inches()]
+        encoded = encoder.submit(encode_png, to_array(figure), dpi=figure.dpi)
+        pictures[name] = encoded, encode_pdf(figure), size
+    return {name: _Chart(encoded.result(), pdf, *size) for name, (encoded, pdf, size) in pictures.items()}
 
 
-def _list_charts(data: ReportData, names: Mapping[str, str]) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+def _list_charts(data: ReportData, names: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield the name of each chart, which is its file's, and what draws it."""
     if data.history:
-        yield "curves", lambda theme: draw_history(data.history, data.best, theme)
+        yield "curves", lambda: draw_history(data.history, data.best)
     for split in data.splits:
         yield from _list_split_charts(data.classes, names, split)
 
 
 def _list_split_charts(
     classes: Sequence[str], names: Mapping[str, str], split: SplitFigures
-) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
     metrics, curves, shown = split.metrics, split.curves, _find_shown(split)
     matrix = metrics["confusion_matrix"]
     if matrix is not None:
@@ -351,11 +344,11 @@ def _list_split_charts(
     rows = shorten_names(classes)
     row_names = [rows[index] for index in shown]
     areas = {row["name"]: row["auc"] for row in metrics["per_class"]}
-    yield f"{split.prefix}confusion_matrix", lambda theme: draw_confusion_matrix(matrix, row_names, theme)
-    yield f"{split.prefix}calibration", lambda theme: draw_reliability(metrics["calibration"], theme)
-    yield f"{split.prefix}thresholds", lambda theme: draw_thresholds(curves, names, theme)
+    yield f"{split.prefix}confusion_matrix", lambda: draw_confusion_matrix(matrix, row_names)
+    yield f"{split.prefix}calibration", lambda: draw_reliability(metrics["calibration"])
+    yield f"{split.prefix}thresholds", lambda: draw_thresholds(curves, names)
     if any(row["roc"] for row in curves["per_class"]):
-        yield f"{split.prefix}roc", lambda theme: draw_class_curves(curves["per_class"], areas, names, theme)
+        yield f"{split.prefix}roc", lambda: draw_class_curves(curves["per_class"], areas, names)
 
 
 def _compute_confidence_gap(metrics: Mapping[str, Any]) -> float:

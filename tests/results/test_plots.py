@@ -16,9 +16,10 @@ from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.mistakes_plot import draw_mistakes
 from resnetkit.results.pictures import Mistake
 from resnetkit.results.plots import (
-    DARK,
-    LIGHT,
-    Theme,
+    ACCENT,
+    GRID,
+    PRIMARY,
+    SURFACE,
     draw_confusion_matrix,
     draw_reliability,
     draw_training_curves,
@@ -44,16 +45,15 @@ def _has_color(image: np.ndarray, color: str) -> bool:
     return bool((image == wanted).all(axis=2).any())
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_curves_show_both_splits_on_the_themes_surface(theme: Theme) -> None:
-    image = to_array(draw_training_curves(HISTORY, best_epoch=5, theme=theme))
+def test_curves_show_both_splits_on_white() -> None:
+    image = to_array(draw_training_curves(HISTORY, best_epoch=5))
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert image.shape[1] > 2 * image.shape[0]
-    assert _has_color(image, theme.surface)
-    assert _has_color(image, theme.primary)
-    assert _has_color(image, theme.accent)
+    assert _has_color(image, SURFACE)
+    assert _has_color(image, PRIMARY)
+    assert _has_color(image, ACCENT)
 
 
 @pytest.mark.parametrize("num_epochs", [0, 1, 60])
@@ -93,19 +93,19 @@ def test_every_row_and_column_of_a_confusion_matrix_is_named(num_classes: int) -
 def test_confusion_matrix_is_drawn_for_any_number_of_classes(num_classes: int) -> None:
     image = to_array(draw_confusion_matrix(np.eye(num_classes) * 7, [f"class {i}" for i in range(num_classes)]))
     assert 200 < image.shape[0] < 4500
-    assert _has_color(image, LIGHT.primary)
-    assert not _has_color(image, LIGHT.accent)
+    assert _has_color(image, PRIMARY)
+    assert not _has_color(image, ACCENT)
 
 
 def test_rows_are_normalised_and_mistakes_have_their_own_colour() -> None:
     # Every image of the second class is wrong, so its cell has the full colour, though it holds a single image.
     image = to_array(draw_confusion_matrix([[1000, 0], [1, 0]], ["often", "rare"]))
-    assert _has_color(image, LIGHT.primary)
-    assert _has_color(image, LIGHT.accent)
+    assert _has_color(image, PRIMARY)
+    assert _has_color(image, ACCENT)
 
 
 def test_class_without_images_is_grey() -> None:
-    assert _has_color(to_array(draw_confusion_matrix([[5, 0], [0, 0]], ["a", "absent"])), LIGHT.grid)
+    assert _has_color(to_array(draw_confusion_matrix([[5, 0], [0, 0]], ["a", "absent"])), GRID)
 
 
 def test_too_many_classes_give_a_note() -> None:
@@ -123,7 +123,7 @@ def test_reliability_diagram(num_images: int) -> None:
     probabilities = generator.dirichlet([0.3] * 3, num_images)
     metrics = compute_metrics(generator.integers(0, 3, num_images), probabilities, ["a", "b", "c"])
     image = to_array(draw_reliability(metrics["calibration"]))
-    assert _has_color(image, LIGHT.accent)
+    assert _has_color(image, ACCENT)
 
 
 NAMES = dict(zip(HOSTILE_NAMES, shorten_names(HOSTILE_NAMES, 18), strict=True))
@@ -146,7 +146,7 @@ def test_mistakes_are_in_a_grid_with_their_heat_maps(count: int, columns: int, r
     for index in range(8):
         assert _has_color(image, f"#{10 + index:02x}c85a") == (index < count)
         assert _has_color(image, f"#5ac8{10 + index:02x}") == (index < count and index % 2 == 1)
-    for color in (LIGHT.surface, LIGHT.accent, LIGHT.primary):
+    for color in (SURFACE, ACCENT, PRIMARY):
         assert _has_color(image, color)
 
 

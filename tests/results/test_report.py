@@ -269,9 +269,6 @@ def test_an_evaluation_speaks_of_no_training(photo: np.ndarray, tmp_path: Path) 
 
 def test_what_is_printed_is_light_and_whole(plain_folder: Path, plain_page: _Page) -> None:
     assert all("loading" not in attributes for attributes in plain_page.get_all("img"))
-    assert {attributes["media"] for attributes in plain_page.get_all("source")} == {
-        "screen and (prefers-color-scheme: dark)"
-    }
     style = (plain_folder / REPORT_NAME).read_text(encoding="utf-8")
     assert "@media (prefers-color-scheme" not in style
 
