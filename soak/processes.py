@@ -188,7 +188,7 @@ def _cluster() -> Iterator[Any]:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        cluster.second = cluster.add_node(num_cpus=1)
+        cluster.second = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
         yield cluster
     finally:
         cluster.shutdown()

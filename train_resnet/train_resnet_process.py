@@ -150,8 +150,12 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         with speak_as(NAME):
             values = self._get_values()
             try:
-                run = evaluate_weights if values.evaluate_only else train
-                result = run(values, self._find_dataset(), progress)
+                source = self._find_dataset()
+                if values.evaluate_only:
+                    assert source is not None  # only a run that is gone on with has one of its own
+                    result: TrainingResult | EvaluationResult = evaluate_weights(values, source, progress)
+                else:
+                    result = train(values, source, progress)
             except TrainingStopped as stopped:
                 logger.warning("%s", stopped)
                 self._set_checkpoint(stopped.checkpoint)
@@ -173,8 +177,9 @@ class TrainResnet(SetParametersMixin, TrainProcess):
         # Unconnected inputs were seen to hold nothing, or the name of their type.
         if connected and Path(connected).is_dir():
             return Path(connected)
-        folder, resume_from = self._get_values().dataset_folder, self._get_values().resume_from
-        if not folder and resume_from:
+        values = self._get_values()
+        folder = values.dataset_folder
+        if not folder and values.resume_from and not values.evaluate_only:
             return None
         if not folder:
             raise ParameterError(

@@ -56,7 +56,8 @@ def run_apart(function: Callable[Arguments, Result], *arguments: Arguments.args,
         if _Child.substitute is None:
             _Child.substitute = ThreadPoolExecutor(1, "after fork")
         substitute = _Child.substitute
-    return substitute.submit(copy_context().run, function, *arguments, **named).result()
+    run = copy_context().run
+    return substitute.submit(run, function, *arguments, **named).result()  # type: ignore[arg-type] # its own ParamSpec
 
 
 def _enter_child() -> None:

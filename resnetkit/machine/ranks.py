@@ -104,7 +104,7 @@ class _Watch:
         while True:
             goodbyes = torch.tensor([float(self._leaving.wait(_GREETING_S))])
             try:
-                dist.all_reduce(goodbyes, group=self._greetings)
+                dist.all_reduce(goodbyes, group=self._greetings)  # type: ignore[arg-type] # -100 is of non-members
             except RuntimeError:
                 break
             if goodbyes.item() == _group.size or self._is_alone:

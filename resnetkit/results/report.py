@@ -199,8 +199,8 @@ def write_report(folder: Path, data: ReportData) -> Path:
         _write_bytes(figures / f"{name}.png", chart.png)
         _write_bytes(figures / f"{name}.pdf", chart.pdf)
     if "curves" in charts:
-        _write_bytes(folder / CURVES_NAME, charts["curves"].light)
-    _write_bytes(folder / CONFUSION_NAME, charts["confusion_matrix"].light)
+        _write_bytes(folder / CURVES_NAME, charts["curves"].png)
+    _write_bytes(folder / CONFUSION_NAME, charts["confusion_matrix"].png)
     if mistakes is not None:
         _write_bytes(folder / MISTAKES_NAME, mistakes.result())
     else:
