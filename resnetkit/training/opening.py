@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +156,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         weights=learner.module.state_dict(),
         recipe=recipe.to_dict(),
         split_rule=split_rule,
-        figure=choose_criterion(parameters.class_weights, dataset).figure,
+        **_choose_figure(parameters, recipe, dataset),
         cycle_ends=cycle_ends,
     )
     if earlier_folder is None:
@@ -170,6 +171,14 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
 
 
+def _choose_figure(parameters: TrainParameters, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return what chooses among epochs, as `find_best` takes it."""
+    figure = choose_criterion(parameters.class_weights, dataset).figure
+    # A mean recall has no standard error as simple as an accuracy has; the user's rates may not fall to zero.
+    is_settled = recipe.average_share > 0 and figure == "val_accuracy"
+    return {"figure": figure, "num_choosing": len(dataset.val) if is_settled else 0}
+
+
 def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: Learner) -> TrainingState:
     """Go on from an earlier state, under the parameters of now.
 
@@ -179,8 +188,9 @@ def _take_up(folder: Path, earlier: TrainingState, now: TrainingState, learner: 
     check_circumstances(earlier, now.circumstances)
     if ranks.is_first():
         remove_temporary_files(folder)
-    figure = earlier.figure if earlier.history else now.figure
-    state = replace(earlier, parameters=now.parameters, figure=figure, cycle_ends=now.cycle_ends)
+    if not earlier.history:
+        earlier = replace(earlier, figure=now.figure, num_choosing=now.num_choosing)
+    state = replace(earlier, parameters=now.parameters, cycle_ends=now.cycle_ends)
     check_weights(state, learner.module)
     learner.restore(state.weights, state.average)
     return state

@@ -267,6 +267,8 @@ def _explain_choice(run: Run) -> str:
     if run.state.figure == "val_balanced_accuracy":
         return f"the highest mean recall of the classes (balanced accuracy), then the lowest loss: {reason}"
     figure = "the lowest held-out log loss" if run.recipe.is_solved else "the highest accuracy, then the lowest loss"
+    if run.state.num_choosing:
+        figure = "the last epoch within a standard error of the highest accuracy"
     return f"{figure}: {reason}"
 
 

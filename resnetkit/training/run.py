@@ -22,6 +22,7 @@ from resnetkit.learners.learner import ImageSplits, Learner, Preparation
 from resnetkit.learners.optimization import (
     Loss,
     build_optimizer,
+    find_best,
     load_optimizer,
 )
 from resnetkit.learners.recipe import Recipe
@@ -42,7 +43,6 @@ from resnetkit.training.state import (
     TrainingState,
     check_averages,
     copy_to_cpu,
-    find_best,
     write_state,
 )
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, write_checkpoint
@@ -167,7 +167,7 @@ class Run:
         if not is_due:  # the next step changes them
             content = tuple(copy_to_cpu(part) for part in content)
         best = self._unsaved_best
-        if find_best([*state.history, row], state.figure) is row:
+        if find_best([*state.history, row], state.figure, state.num_choosing) is row:
             best = row, learner.get_state_dict()
         # All of it or, where memory was too small for a copy, nothing.
         self._unsaved_best, (state.weights, state.average, state.optimizer) = best, content
@@ -239,7 +239,7 @@ class Run:
 
     def describe_kept(self) -> str:
         """Say in words what a failed or stopped run leaves behind."""
-        best = find_best(self.state.history[: self._num_saved], self.state.figure)
+        best = find_best(self.state.history[: self._num_saved], self.state.figure, self.state.num_choosing)
         kept = f"no epoch was saved; resume_from={self.folder} begins the first again"
         if best is not None and "strength" in best:
             kept = f"the solved head is kept; resume_from={self.folder} goes on to the report"

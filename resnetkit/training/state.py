@@ -14,7 +14,7 @@ from torch import nn
 
 from resnetkit.formats.tensors import StoredTensor
 from resnetkit.formats.torch_file import Inert, read_torch_file
-from resnetkit.learners.optimization import FURTHER_PEAK
+from resnetkit.learners.optimization import FURTHER_PEAK, find_best
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
@@ -82,6 +82,7 @@ class TrainingState:
         average: State dict of the moving average of the weights; empty where there is none, or before the first epoch.
         split_rule: How validation images were drawn, see `SPLIT_RULES`; states of the first rule do not say it.
         figure: What of the history chooses, see `Criterion`; states from before there was a choice do not say it.
+        num_choosing: See `find_best`.
         cycle_ends: Epochs after which the learning rate began a new cycle, since more epochs were asked for.
     """
 
@@ -95,6 +96,7 @@ class TrainingState:
     split_rule: int = 1
     average: Mapping[str, torch.Tensor] = field(default_factory=dict)
     figure: str = "val_accuracy"
+    num_choosing: int = 0
     cycle_ends: list[int] = field(default_factory=list)
 
     @property
@@ -118,20 +120,7 @@ class TrainingState:
     @property
     def best(self) -> Row | None:
         """The best epoch, or the solution that a solved head chose; None before there is one."""
-        return find_best(self.history, self.figure)
-
-
-def find_best(history: Sequence[Row], figure: str) -> Row | None:
-    """Return the best row: the one that a solved head chose, or the epoch of the highest accuracy, then lowest loss.
-
-    Args:
-        history: What to choose from.
-        figure: Which accuracy: val_accuracy or val_balanced_accuracy.
-    """
-    for row in history:
-        if row.get("is_chosen"):
-            return row
-    return min(history, key=lambda row: (-row[figure], row["val_loss"]), default=None)
+        return find_best(self.history, self.figure, self.num_choosing)
 
 
 def copy_to_cpu(value: Any) -> Any:
@@ -317,7 +306,7 @@ def _parse_state(content: Any) -> TrainingState:
             raise TypeError(f"a {type(part).__name__} where names and values should be")
     if not all(isinstance(value, _PLAIN) for value in state.parameters.values()):
         raise ValueError("its parameters are no plain values")
-    if state.figure not in ("val_accuracy", "val_balanced_accuracy"):
+    if state.figure not in ("val_accuracy", "val_balanced_accuracy") or type(state.num_choosing) is not int:
         raise ValueError("its best epoch is chosen by a figure that none has")
     _check_history(state.history, state.figure)
     for row in state.history:

@@ -18,6 +18,7 @@ from resnetkit.learners.optimization import (
     compute_class_weights,
     compute_cycled_rate,
     compute_learning_rate,
+    find_best,
     load_optimizer,
 )
 from resnetkit.learners.recipe import choose_recipe
@@ -79,6 +80,32 @@ def test_balanced_class_weights_are_scikit_learns():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(compute_class_weights("balanced", labels, 3), expected, rtol=1e-6)
     assert compute_class_weights("none", labels, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "num_choosing", "expected"),
+    [
+        ([0.5, 0.9, 0.8], 0, 2),
+        ([0.5, 0.9, 0.9], 0, 2),
+        ([0.5, 0.90, 0.88, 0.86], 100, 3),  # a standard error is 0.03
+        ([0.5, 0.90, 0.88, 0.86], 10_000, 2),
+        ([0.5, 1.0, 1.0, 0.99], 100, 3),
+        ([0.5, 0.88, 0.9], 100, 3),
+    ],
+)
+def test_the_last_of_the_good_epochs_is_the_best_where_the_rate_falls_to_zero(accuracies, num_choosing, expected):
+    history = [{"epoch": n, "val_accuracy": each, "val_loss": 1.0} for n, each in enumerate(accuracies, start=1)]
+    assert find_best(history, "val_accuracy", num_choosing)["epoch"] == expected
+    growing = [find_best(history[: end + 1], "val_accuracy", num_choosing) for end in range(len(history))]
+    kept = [best for best, row in zip(growing, history, strict=True) if best is row]
+    assert kept[-1]["epoch"] == expected  # what was saved on the way
+
+
+@pytest.mark.parametrize(("head", "expected"), [(0.92, 0), (0.87, 3), (0.89, 2)])
+def test_no_epoch_below_the_solved_head_is_the_best(head, expected):
+    accuracies = [head, 0.5, 0.9, 0.88]
+    history = [{"epoch": n, "val_accuracy": each, "val_loss": 1.0} for n, each in enumerate(accuracies)]
+    assert find_best(history, "val_accuracy", 100)["epoch"] == expected
 
 
 def test_loss_of_labels_and_of_the_same_shares_agree():

@@ -110,6 +110,7 @@ EDITS = {
     "averaged weights of another shape": lambda c: c.update(average={**c["weights"], "0.weight": torch.ones(3, 5)}),
     "averaged weights as list": lambda c: c.update(average=[1]),
     "fewer averaged weights": lambda c: c.update(average={"0.bias": torch.ones(3)}),
+    "a text of images": lambda c: c.update(num_choosing="many"),
     "weights by number": lambda c: c["weights"].update({3: torch.ones(1)}),
     "weights as list": lambda c: c.update(weights=[torch.ones(1)]),
     "no weights": lambda c: c.pop("weights"),

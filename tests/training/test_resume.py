@@ -17,7 +17,7 @@ from resnetkit.parameters.training import TrainParameters
 from resnetkit.training import loop as training
 from resnetkit.training import opening, run
 from resnetkit.training.loop import train
-from resnetkit.training.state import find_best, read_state, write_state
+from resnetkit.training.state import read_state, write_state
 from resnetkit.weights.checkpoint import open_weights
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -195,7 +195,7 @@ def test_an_epoch_whose_weights_cannot_be_copied_is_trained_again(
         with pytest.raises(MemoryError, match=r"the best weights so far \(epoch 1, "):
             train(parameters, three_digits)
     (folder,) = (path for path in (tmp_path / "failed").iterdir() if not path.is_symlink())
-    best = find_best(read_state(folder).history)
+    best = read_state(folder).best
     assert best["epoch"] == open_weights(folder).metadata.metrics["epoch"] == 1
     train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert (folder / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
