@@ -109,8 +109,11 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def measure_file(file: IO[bytes]) -> int:
-    """Return the size of an open file, in bytes, as it lies there."""
-    return os.fstat(file.fileno()).st_size
+    """Return the size of an open file, in bytes, as it lies there; it may lie in memory, as that of a shard."""
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size
 
 
 def decode_by_opencv(file: IO[bytes], raw_bytes: int) -> np.ndarray:

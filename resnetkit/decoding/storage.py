@@ -165,6 +165,14 @@ class ParquetArchive:
         return int(key), int(np.searchsorted(self._starts, int(key), "right")) - 1
 
 
+class _Entry(io.BytesIO):
+    """The content of a key; like a file, it has a name."""
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        super().__init__(content)
+        self.name = str(path)
+
+
 class _Opened:
     """Archives that were opened, the last used at the end; they are opened again when their files have changed."""
 
@@ -225,12 +233,12 @@ def open_key(path: Path) -> IO[bytes]:
     archive = find_archive(path)
     if archive is not None:
         try:
-            return io.BytesIO(open_archive(archive).read(path.relative_to(archive).as_posix()))
+            return _Entry(open_archive(archive).read(path.relative_to(archive).as_posix()), path)
         except KeyError:
             raise FileNotFoundError(str(path)) from None
     if isinstance(path, Address):
         system, name = connect(path)
-        return io.BytesIO(system.cat_file(name))
+        return _Entry(system.cat_file(name), path)
     raise FileNotFoundError(str(path))
 
 

@@ -85,7 +85,7 @@ class _Watch:
 
         self.is_lost = self._is_alone = False
         self._leaving = threading.Event()
-        self._greetings = dist.new_group(backend="gloo", timeout=timedelta(seconds=STEP_TIMEOUT_S))
+        self._greetings: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=STEP_TIMEOUT_S))
         # In this context: what it logs begins with the command's name.
         target = partial(copy_context().run, self._greet)
         self._thread = threading.Thread(target=target, name="greetings", daemon=True)
