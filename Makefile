@@ -36,8 +36,9 @@ demo: $(VENV)/.requirements isolated ## Train on 1,797 handwritten digits and cl
 	$(PY) scripts/link_plugins.py --home build/home
 	$(ISOLATED) $(PY) examples/demo.py
 
+# Several processes test side by side: a thread that waits for another lets go of its core.
 test: $(VENV)/.requirements-dev isolated ## Run all tests
-	$(ISOLATED) $(PY) -m pytest $(ARGS)
+	$(ISOLATED) OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.requirements-dev ## Check format, style and types
 	$(PY) -m ruff format --check $(SOURCES)

@@ -420,7 +420,16 @@ def test_a_bad_weights_file_is_a_warning_and_can_be_applied(
     assert panel.task.get_parameters()["model_weight_file"] == str(path)
 
 
-@pytest.mark.parametrize("text", ["~nobody-of-this-name/x.pth", "x" * 5000, "file://", "//", "/proc/self/mem"])
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_path_longer_than_a_path_may_be_is_refused_with_a_note(plugin: str, open_panel: Callable[..., Panel]) -> None:
+    panel = open_panel(plugin)
+    panel.enter("model_weight_file", "x" * 5000)
+    panel.apply()
+    assert panel.task.get_parameters()["model_weight_file"] == ""
+    assert "longer than a path may be" in panel.form.get_note("model_weight_file")
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/x.pth", "file://", "//", "/proc/self/mem"])
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_path_that_cannot_be_looked_up_does_no_harm(plugin: str, text: str, open_panel: Callable[..., Panel]) -> None:
     panel = open_panel(plugin)

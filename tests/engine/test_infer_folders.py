@@ -131,7 +131,7 @@ def test_a_corrupt_file_leaves_no_old_answer(workflow, classifier, folder):
     workflow.run_on(path=str(folder / "china.png"))
     assert len(classifier.get_predictions()) == 1
     (folder / "broken.png").write_bytes(b"no image")
-    with pytest.raises(RuntimeError, match=r"infer_resnet: no image: .*broken\.png"):
+    with pytest.raises(RuntimeError, match=r"infer_resnet: '.*broken\.png': no image of a known format"):
         workflow.run_on(path=str(folder / "broken.png"))
     assert classifier.get_predictions() == []
 

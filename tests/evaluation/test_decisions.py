@@ -98,13 +98,13 @@ def test_curves_are_json_and_can_be_drawn(num_classes: int) -> None:
     curves = compute_curves(labels, probabilities, names)
     assert json.loads(json.dumps(curves, allow_nan=False)) == curves
     assert len(curves["per_class"]) == (num_classes if num_classes <= 10 else 0)
-    assert (to_array(draw_thresholds(curves))[0, 0] == 255).all()
+    assert (to_array(draw_thresholds(curves, {name: name for name in names}))[0, 0] == 255).all()
     if curves["per_class"]:
         areas = dict.fromkeys(names, 0.5)
-        assert to_array(draw_class_curves(curves["per_class"], areas)).size > 0
+        assert to_array(draw_class_curves(curves["per_class"], areas, {name: name for name in names})).size > 0
 
 
 def test_one_image_can_be_drawn() -> None:
     curves = compute_curves(np.array([0]), np.array([[1.0, 0.0]]), ["a", "b"])
     assert curves["thresholds"] == []
-    assert to_array(draw_thresholds(curves)).size > 0
+    assert to_array(draw_thresholds(curves, {"a": "a", "b": "b"})).size > 0
