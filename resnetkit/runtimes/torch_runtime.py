@@ -58,7 +58,11 @@ class TorchRuntime:
         model = self._model
         # The caller's autocast would round.
         with torch.autocast(self._mean.device.type, enabled=False), torch.inference_mode(), self._settings():
-            pixels = torch.from_numpy(images).to(self._mean.device).to(torch.float32, memory_format=torch.channels_last)
+            pixels = (
+                torch.from_numpy(np.asarray(images))
+                .to(self._mean.device)
+                .to(torch.float32, memory_format=torch.channels_last)
+            )
             x = pixels.div_(255).sub_(self._mean).div_(self._std).to(self._dtype)  # (N, 3, S, S)
 
             x = model.maxpool(model.relu(model.bn1(model.conv1(x))))

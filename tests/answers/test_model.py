@@ -13,7 +13,7 @@ from resnetkit.answers.heatmaps import class_activation_map
 from resnetkit.answers.model import UNKNOWN, AnswerOptions, Model
 from resnetkit.answers.probabilities import softmax
 from resnetkit.images.pixels import ImageError
-from resnetkit.images.preprocessing import Preprocessing
+from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.runtimes.choice import NetworkSource, RuntimeOptions, open_runtime
 from resnetkit.weights.architectures import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD
 
@@ -53,10 +53,14 @@ def test_answers_are_torchvisions(photographs, calibrate_model, model_name):
             expected = network(tensor[None]).numpy()
             scale = float(np.abs(expected).max())
             assert 1 < scale < 50
-            found = runtime.run(model.preprocessing.prepare(photographs[name])[None]).logits
-            np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4 * max(1, scale))
+            pixels = model.preprocessing.prepare(photographs[name])[None]
+            found = runtime.run(pixels).logits
+            same = network(normalize(torch.from_numpy(pixels), IMAGENET_MEAN, IMAGENET_STD)).numpy()
+            np.testing.assert_allclose(found, same, rtol=0, atol=1e-4 * max(1, scale))
+            # A gray level in ten thousand is rounded otherwise; a deep network of random weights makes much of it.
+            np.testing.assert_allclose(found, expected, rtol=0, atol=4e-3 * max(1, scale))
             (prediction,) = model.predict([photographs[name]])
-            np.testing.assert_allclose(prediction.probabilities, softmax(expected)[0], atol=1e-4)
+            np.testing.assert_allclose(prediction.probabilities, softmax(expected)[0], atol=1e-3)
             assert prediction.index == int(expected.argmax())
 
 

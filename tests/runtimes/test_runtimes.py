@@ -88,9 +88,9 @@ def test_running_for_batches_changes_no_answer(make_network, runtime_name):
 def test_openvino_runs_batches_in_as_many_streams_as_it_wants(make_network):
     options = RuntimeOptions("openvino", threads=2, is_for_batches=True)
     runtime = open_runtime(make_network().source, options, None)
-    num_streams = runtime._compiled.get_property("NUM_STREAMS")
-    assert len(runtime._requests) == num_streams == min(2, threads_module.count_cores())
-    assert len(open_runtime(make_network().source, RuntimeOptions("openvino"), None)._requests) == 1
+    num_streams = runtime._network.compiled.get_property("NUM_STREAMS")
+    assert len(runtime._network.requests) == num_streams == min(2, threads_module.count_cores())
+    assert len(open_runtime(make_network().source, RuntimeOptions("openvino"), None)._network.requests) == 1
 
 
 def test_a_part_of_a_batch_that_fails_leaves_the_runtime_as_it_was(make_network):
@@ -102,11 +102,11 @@ def test_a_part_of_a_batch_that_fails_leaves_the_runtime_as_it_was(make_network)
         def set_input_tensor(self, _):
             raise RuntimeError("broken")
 
-    requests = runtime._requests
-    runtime._requests = [requests[0], Broken()]
+    whole = runtime._network
+    runtime._network = whole._replace(requests=[whole.requests[0], Broken()])
     with pytest.raises(RuntimeError, match="broken"):
         runtime.run(network.images)
-    runtime._requests = requests
+    runtime._network = whole
     np.testing.assert_array_equal(runtime.run(network.images).logits, expected)
 
 
@@ -208,7 +208,9 @@ def test_openvino_runs_with_the_threads_asked_for(make_network, threads, tmp_pat
     source = make_network().source
     for _ in range(2):  # compiled, then from the cache
         runtime = open_runtime(source, RuntimeOptions("openvino", threads=threads), tmp_path)
-        assert runtime._compiled.get_property("INFERENCE_NUM_THREADS") == min(threads, threads_module.count_cores())
+        assert runtime._network.compiled.get_property("INFERENCE_NUM_THREADS") == min(
+            threads, threads_module.count_cores()
+        )
 
 
 # --- Precision and device ---
