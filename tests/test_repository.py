@@ -62,7 +62,18 @@ INDIRECT = {
 }
 
 #: Imported where they are there, and said to be missing where they are not.
-OPTIONAL = {"PyQt6", "fsspec", "gcsfs", "huggingface-hub", "nncf", "pandas", "pillow-heif", "pyarrow", "pydicom", "s3fs"}
+OPTIONAL = {
+    "PyQt6",
+    "fsspec",
+    "gcsfs",
+    "huggingface-hub",
+    "nncf",
+    "pandas",
+    "pillow-heif",
+    "pyarrow",
+    "pydicom",
+    "s3fs",
+}
 
 #: Left-overs, paths of one machine, and package sources that a user may not reach.
 FORBIDDEN = {

@@ -44,7 +44,8 @@ class NetworkLearner:
         # The starting weights stay what they are: train on a copy.
         weights = {name: tensor.clone() for name, tensor in start.state_dict.items()}
         model = load_model(parameters.model_name, weights, parameters.small_input_stem).requires_grad_(True)
-        skip_padding(model)
+        if parameters.optimizer == "auto":  # plain training keeps its numbers to the last bit
+            skip_padding(model)
         self.module = model.to(numerics.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.numerics = f"torch {numerics.device} {numerics.precision}"
         self._numerics = numerics
