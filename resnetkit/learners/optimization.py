@@ -185,7 +185,7 @@ class Criterion:
         return self.figure == "val_balanced_accuracy"
 
 
-def find_best(history: Sequence[Mapping[str, Any]], figure: str, num_choosing: int = 0) -> Mapping[str, Any] | None:
+def find_best(history: Sequence[dict[str, Any]], figure: str, num_choosing: int = 0) -> dict[str, Any] | None:
     """Return the best row: the one that a solved head chose, or an epoch of the highest accuracy.
 
     Of epochs that are equal in accuracy the one of the lowest loss is the best, then the earliest. Where the learning

@@ -120,6 +120,7 @@ def test_the_first_process_speaks_and_writes_for_both(whole):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four trainings of two processes, one after the other
 def test_a_hung_a_killed_and_a_stopped_training_end_as_the_uninterrupted_one(whole, three_digits, tmp_path):
     words = ["train", str(three_digits), *OPTIONS, "--run-folder", str(tmp_path / "run")]
     command = ["-m", "resnetkit", *words]
