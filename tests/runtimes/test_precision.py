@@ -63,7 +63,8 @@ def assert_same_answers(network, runtime):
     actual = runtime.run(network.images).logits
     is_same = actual.argmax(axis=1) == expected.argmax(axis=1)
     assert is_same[is_certain].mean() >= 0.99
-    assert np.abs(actual - expected).max() > 0  # it does compute otherwise
+    # It does compute otherwise, unless the CPU has nothing quicker than fp32.
+    assert np.abs(actual - expected).max() > 0 or runtime.precision == "fp32"
 
 
 @pytest.mark.parametrize("runtime_name", ["openvino", "torch"])

@@ -49,7 +49,7 @@ def test_the_run_folder_is_complete(result):
         "best.safetensors", "state.pt", "classes.txt", "resnet18.pth", "metrics.json", "metrics.csv",
         "data_report.json", "predictions.npz", "report.html", "training_curves.png", "confusion_matrix.png",
         "preprocessing.json",
-        "training_samples.png", "figures", "doubtful_labels.csv",
+        "training_samples.png", "figures", "doubtful_labels.csv", "near_duplicates.csv",
     }  # fmt: skip
     assert (result.folder.parent / "latest").resolve() == result.folder
     assert (result.folder / "classes.txt").read_text(encoding="utf-8").split("\n") == [*"0123456789", ""]
