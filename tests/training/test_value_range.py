@@ -37,7 +37,7 @@ def brightness_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_classes_that_differ_in_brightness_alone_are_learned(
     brightness_folder: Path, make_parameters: Callable[..., TrainParameters], without_report: None
 ) -> None:
-    result = train(make_parameters(epochs=4, learning_rate=0.01), brightness_folder)
+    result = train(make_parameters(epochs=12, learning_rate=0.005), brightness_folder)
     stored = open_weights(result.checkpoint).preprocessing
     assert stored is not None
     assert stored.value_range == (0, 4095)
