@@ -271,17 +271,36 @@ def find_archive(path: Path) -> Path | None:
 
 
 def list_keys(address: Address) -> Iterator[Address]:
-    """Yield the addresses of all objects that an address means: those that match a pattern, or lie below a folder.
+    """Yield the addresses of all objects that an address means, see `find_objects`.
 
     Raises:
         StorageError: It cannot be read.
     """
     system, name = connect(address)
+    yield from (Address(system.unstrip_protocol(each)) for each in sorted(find_objects(address, system, name)))
+
+
+def find_objects(address: Address, system: Any, name: str) -> dict[str, dict[str, Any]]:
+    """Return all objects that an address means, those that match a pattern or lie below a folder, with their facts.
+
+    Args:
+        address: For the message of an error.
+        system: The file system, see `connect`.
+        name: What the address is called there.
+
+    Raises:
+        StorageError: It cannot be listed.
+    """
     try:
-        names = system.glob(name) if any(sign in name for sign in "*?[") else system.find(name)
+        found = system.glob(name, detail=True) if is_pattern(name) else system.find(name, detail=True)
     except Exception as error:  # each file system raises errors of its own
         raise StorageError(f"'{address}' cannot be listed ({type(error).__name__}: {error})") from error
-    yield from (Address(system.unstrip_protocol(each)) for each in sorted(names))
+    return dict(found)
+
+
+def is_pattern(name: str) -> bool:
+    """Tell whether a name stands for all that match it."""
+    return any(sign in name for sign in "*?[")
 
 
 def connect(address: Address) -> tuple[Any, str]:

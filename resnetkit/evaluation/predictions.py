@@ -46,7 +46,7 @@ def name_predictions(folder: Path, table_format: str = PREDICTIONS_FORMATS[0]) -
 
 def find_predictions(folder: Path) -> Path:
     """Return the path of the table that an evaluation's folder holds."""
-    paths = [name_predictions(folder, table_format) for table_format in ("csv", "parquet")]
+    paths = [name_predictions(folder, table_format) for table_format in PREDICTIONS_FORMATS]
     return next((path for path in paths if path.exists()), paths[0])
 
 

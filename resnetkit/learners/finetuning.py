@@ -188,7 +188,8 @@ class NetworkLearner:
 
     def _predict(self, split: str, progress: Progress, is_mirrored: bool = False) -> Predictions:
         average_statistics(self.module)
-        average_statistics(self._judged)
+        if self._average is not None:
+            average_statistics(self._average.module)
         share = np.arange(len(getattr(self._splits.dataset, split)))[ranks.get_rank() :: ranks.get_size()]
         batches = progress.watch(self._splits.open(split).plain(EVALUATION_BATCH_SIZE, share))
         self._judged.eval()

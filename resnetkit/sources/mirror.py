@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from resnetkit.decoding.storage import StorageError, connect
+from resnetkit.decoding.storage import StorageError, connect, find_objects, is_pattern
 from resnetkit.machine.files import Address, atomic_path, get_ikomia_root, write_json
 from resnetkit.machine.progress import Progress
 from resnetkit.sources.names import DatasetError
@@ -48,14 +48,10 @@ def make_local(source: Path, progress: Progress) -> Path:
 
 def _update(address: Address, folder: Path, progress: Progress) -> None:
     system, root = connect(address)
-    try:
-        is_pattern = any(sign in root for sign in "*?[")
-        found = system.glob(root, detail=True) if is_pattern else system.find(root, detail=True)
-    except Exception as error:  # each file system raises errors of its own
-        raise DatasetError(f"'{address}' cannot be listed ({type(error).__name__}: {error})") from error
+    found = find_objects(address, system, root)
     if not found:
         raise DatasetError(f"there is nothing at '{address}'")
-    base = re.split(r"[*?\[]", root)[0].rpartition("/")[0] if is_pattern else root.rstrip("/")
+    base = re.split(r"[*?\[]", root)[0].rpartition("/")[0] if is_pattern(root) else root.rstrip("/")
     wanted = {(name.removeprefix(base).lstrip("/") or Path(name).name): name for name in sorted(found)}
     versions = {relative: _describe(found[name]) for relative, name in wanted.items()}
     known = _read_index(folder)

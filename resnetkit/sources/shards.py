@@ -70,9 +70,17 @@ def _find_shard_split(shard: Path, source: Path) -> str:
     """Return the split that the name of a shard or of a folder around it means; empty where none means any."""
     parts = shard.relative_to(source).with_suffix("").parts if shard != source else (shard.stem,)
     for part in reversed(parts):
-        if meaning := find_split(part):
-            return "val" if meaning[0] == "eval" else meaning[0]
+        if split := _read_split(part):
+            return split
     return ""
+
+
+def _read_split(name: str) -> str:
+    """Return the split that a name means; empty where it means none."""
+    meaning = find_split(name)
+    if meaning is None:
+        return ""
+    return "val" if meaning[0] == "eval" else meaning[0]
 
 
 def _read_members(shard: Path, archive: Archive) -> Iterator[tuple[str, str, str]]:
@@ -83,12 +91,12 @@ def _read_members(shard: Path, archive: Archive) -> Iterator[tuple[str, str, str
         if not key.lower().endswith(IMAGE_SUFFIXES):
             continue
         folders = PurePosixPath(key).parts[:-1]
-        meaning = find_split(folders[0]) if folders else None
-        split = "train" if meaning is None else "val" if meaning[0] == "eval" else meaning[0]
+        named = _read_split(folders[0]) if folders else ""
+        split = named or "train"
         if _strip(key) in classes:
             yield key, archive.read(classes[_strip(key)]).decode("utf-8", "replace").strip(), split
             continue
-        names = folders[1:] if meaning is not None and len(folders) > 1 else folders
+        names = folders[1:] if named and len(folders) > 1 else folders
         if not names:
             raise DatasetError(
                 f"'{shard}' has '{key}' without a class; expected <class>/{key}, or its class in '{_strip(key)}.cls'"

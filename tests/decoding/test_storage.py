@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import gzip
-import io
 import os
 import pickle
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,21 +22,13 @@ from resnetkit.folders.listing import ListingError, list_files
 from resnetkit.images.pixels import ImageError
 from resnetkit.images.reading import read_image
 from resnetkit.machine.files import Address, resolve_path, to_path
+from tests.shards import write_tar
 
 
 @pytest.fixture(scope="module")
 def images(photograph_folder: Path) -> dict[str, bytes]:
     """Files of photographs by name."""
     return {path.name: path.read_bytes() for path in sorted(photograph_folder.iterdir())}
-
-
-def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture

@@ -14,14 +14,6 @@ from resnetkit.images.reading import read_image
 from tests.image_kinds import KINDS
 
 
-@pytest.fixture
-def classifier(workflow, checkpoint_path):
-    """infer_resnet with the seeded checkpoint of three classes."""
-    task = workflow.add_task(name="infer_resnet", auto_connect=True)
-    task.set_parameters({"model_weight_file": checkpoint_path})
-    return task
-
-
 @pytest.fixture(scope="module")
 def picture(photographs) -> Image.Image:
     return Image.fromarray(photographs["small"])

@@ -31,14 +31,6 @@ def folder(photographs, tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def classifier(workflow, checkpoint_path):
-    """infer_resnet with the seeded checkpoint of three classes."""
-    task = workflow.add_task(name="infer_resnet", auto_connect=True)
-    task.set_parameters({"model_weight_file": checkpoint_path})
-    return task
-
-
 def run_folder(workflow, folder) -> Path:
     """Run a workflow over a folder; return where the engine saved."""
     workflow.run_on(folder=str(folder))

@@ -11,14 +11,6 @@ from PIL import Image
 HEATMAP = 4
 
 
-@pytest.fixture
-def classifier(workflow, checkpoint_path):
-    """infer_resnet with the seeded checkpoint of three classes."""
-    task = workflow.add_task(name="infer_resnet", auto_connect=True)
-    task.set_parameters({"model_weight_file": checkpoint_path})
-    return task
-
-
 @pytest.fixture(scope="module")
 def rgb(photographs) -> np.ndarray:
     """A photograph whose every value is a multiple of 17, so that 4, 8 and 16 bits hold it without loss."""

@@ -8,14 +8,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def classifier(workflow, checkpoint_path):
-    """infer_resnet with the seeded checkpoint of three classes."""
-    task = workflow.add_task(name="infer_resnet", auto_connect=True)
-    task.set_parameters({"model_weight_file": checkpoint_path})
-    return task
-
-
 def answer(workflow, task, **source) -> np.ndarray:
     """Run a workflow; return the probabilities."""
     workflow.run_on(**source)

@@ -12,14 +12,6 @@ from PIL import Image
 CLASSES = {"cat", "dog", "fish"}
 
 
-@pytest.fixture
-def classifier(workflow, checkpoint_path):
-    """The infer_resnet task of a workflow, with the seeded checkpoint of three classes."""
-    task = workflow.add_task(name="infer_resnet", auto_connect=True)
-    task.set_parameters({"model_weight_file": str(checkpoint_path)})
-    return task
-
-
 def probabilities(task) -> np.ndarray:
     (prediction,) = task.get_predictions()
     assert prediction.label in CLASSES

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,16 +19,7 @@ from resnetkit.machine.files import Address
 from resnetkit.machine.progress import Progress
 from resnetkit.sources.mirror import make_local
 from resnetkit.sources.names import DatasetError
-
-
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
+from tests.shards import write_tar
 
 
 def write_shards(folder: Path, images: Path) -> Path:
