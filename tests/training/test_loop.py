@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -75,8 +76,10 @@ def test_thresholds_are_those_of_the_validation_images(result):
         assert is_right[is_kept].mean() >= wanted
 
 
-def test_the_best_epoch_is_kept_and_not_the_last(result):
-    best = max(result.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(result):
+    highest = max(row["val_accuracy"] for row in result.history)
+    error = math.sqrt(highest * (1 - highest) / 180)
+    best = max((row for row in result.history if row["val_accuracy"] >= highest - error), key=lambda row: row["epoch"])
     assert result.best == {name: best[name] for name in ("epoch", "val_accuracy", "val_loss")}
     assert result.metrics["accuracy"] == pytest.approx(best["val_accuracy"])
 
@@ -93,7 +96,7 @@ def test_metrics_agree_with_scikit_learn_on_the_saved_predictions(result):
 def test_the_history_is_written_as_a_table(result):
     with (result.folder / "metrics.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [int(row["epoch"]) for row in rows] == [*range(1, 15)]  # 500 / root of 1,257 images
+    assert [int(row["epoch"]) for row in rows] == [*range(1, 12)]  # 400 / root of 1,257 images
     assert [float(row["val_accuracy"]) for row in rows] == [row["val_accuracy"] for row in result.history]
 
 
@@ -271,7 +274,11 @@ def test_fused_optimizers_take_the_steps_of_plain_ones(three_digits, make_parame
     parameters = make_parameters(output_folder=str(tmp_path / "plain"), **values)
     plain = open_weights(train(parameters, three_digits).folder).read_state_dict()
     for tensor_name, tensor in plain.items():
-        torch.testing.assert_close(fused[tensor_name], tensor, rtol=1e-3, atol=1e-4)
+        # A step of AdamW has the size of the learning rate however small its gradient: where that is mere rounding
+        # noise, single weights part.
+        is_close = torch.isclose(fused[tensor_name], tensor, rtol=1e-3, atol=1e-4)
+        assert is_close.double().mean() > 0.9999, tensor_name
+        torch.testing.assert_close(fused[tensor_name], tensor, rtol=1e-2, atol=1e-3)
 
 
 def test_too_little_memory_names_the_batch_size_to_try(three_digits, make_parameters, monkeypatch):
