@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,7 @@ def main() -> None:
     from resnetkit import load_model
     from resnetkit.folders.classification import classify_into_table
 
-    model = load_model(write_model(folder), top_k=1)
+    model = load_model(write_model(folder, ("cat", "dog", "fish"), SIZE), top_k=1)
     table = Table("classify_many", __doc__, ("rows", "memory", "images/s"))
     table.add("0", f"{get_memory():.0f}", "")
     output = folder / "answers.csv"
@@ -86,18 +87,18 @@ def link_images(folder: Path, count: int) -> None:
         (folder / f"{number // 1000:03}" / f"{number:06}.png").symlink_to(images[number % len(images)])
 
 
-def write_model(folder: Path) -> Path:
-    """Write a seeded resnet18 of three classes for images of 32 pixels."""
+def write_model(folder: Path, classes: Sequence[str], size: int) -> Path:
+    """Write a seeded resnet18 for squashed images of `size` pixels."""
     from resnetkit.images.preprocessing import Preprocessing
     from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
     from resnetkit.weights.checkpoint import write_checkpoint
     from resnetkit.weights.metadata import ModelMetadata
     from resnetkit.weights.models import initialize_model
 
-    preprocessing = Preprocessing(SIZE, SIZE, "squash", IMAGENET_MEAN, IMAGENET_STD)
+    preprocessing = Preprocessing(size, size, "squash", IMAGENET_MEAN, IMAGENET_STD)
     path = folder / "model.safetensors"
-    metadata = ModelMetadata("resnet18", ("cat", "dog", "fish"), preprocessing)
-    write_checkpoint(path, initialize_model("resnet18", 3, seed=0).state_dict(), metadata)
+    metadata = ModelMetadata("resnet18", tuple(classes), preprocessing)
+    write_checkpoint(path, initialize_model("resnet18", len(classes), seed=0).state_dict(), metadata)
     return path
 
 

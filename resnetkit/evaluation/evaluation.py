@@ -17,6 +17,7 @@ from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.evaluation.labels import doubt_labels
 from resnetkit.evaluation.predictions import PREDICTIONS_FORMATS, name_predictions, write_predictions
 from resnetkit.machine.files import write_json
+from resnetkit.machine.imports import finish_importing, start_importing
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.results.pictures import collect_samples
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 logger = get_logger()
 
 METRICS_NAME = "metrics.json"
+
+#: Imported in another thread while images are classified.
+_NEEDED_LATER = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
 
 _LISTS = ("mean", "std")
 
@@ -115,6 +119,7 @@ def evaluate(
     paths = [sample.path for sample in images.samples] + [path for path, _ in others]
     unreadable: list[tuple[Path, str]] = []
     probabilities: dict[int, np.ndarray] = {}
+    start_importing(_NEEDED_LATER)
     answers = model.predict_files(paths, AnswerOptions(top_k=1), max_megapixels)
     with progress.show("evaluating", len(paths), "image", share=0.9) as bar:
         for index, (path, answer) in enumerate(progress.watch(answers, bar)):
@@ -123,6 +128,7 @@ def evaluate(
             else:
                 logger.warning("left out %s", answer)
                 unreadable.append((path, str(answer)))
+    finish_importing()
     num_known = len(images.samples)
     known = [index for index in probabilities if index < num_known]
     if not known:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from resnetkit.answers.heatmaps import class_activation_map, overlay_heatmap
 from resnetkit.images.pixels import ImageError, ValueRange
@@ -17,6 +16,8 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.results.metrics import find_worst_mistakes
 
 if TYPE_CHECKING:
+    import torch
+
     from resnetkit.answers.model import Model
     from resnetkit.data.dataset import Sample
     from resnetkit.images.preprocessing import Preprocessing
@@ -103,9 +104,9 @@ def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
     Returns:
         RGB, (height, width, 3) uint8: up to four rows of eight.
     """
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    shown = images[:_MAX_TILES].detach().float().cpu() * std + mean  # (n, 3, S, S), 0..1
-    tiles = (255 * shown).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    batch = images[:_MAX_TILES].detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    shown = batch * np.float32(preprocessing.std) + np.float32(preprocessing.mean)  # (n, S, S, 3), 0..1
+    tiles = (255 * shown).round().clip(0, 255).astype(np.uint8)
     side, columns = tiles.shape[1] + _TILE_GAP, min(len(tiles), _TILE_COLUMNS)
     sheet = np.full((side * -(-len(tiles) // columns) - _TILE_GAP, side * columns - _TILE_GAP, 3), 255, np.uint8)
     for number, tile in enumerate(tiles):
