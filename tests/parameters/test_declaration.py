@@ -75,7 +75,8 @@ def draw_right_values(field) -> st.SearchStrategy[object]:
         return st.floats(low, high, exclude_max=is_high_open, allow_nan=False, allow_subnormal=False)
     if field.examples:
         return st.sampled_from(field.examples)
-    return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    # No file system has names of more than 255 bytes.
+    return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
 
 @pytest.mark.parametrize(("parameters", "name", "field"), FIELDS)
