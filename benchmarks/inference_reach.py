@@ -88,20 +88,22 @@ def measure_sizes(table: Table) -> None:
 
 
 def measure_images(table: Table, earlier: Path, rounds: int) -> None:
-    """Let two processes, ours and one of the earlier commit, classify images in turns, and add the rows."""
+    """Let processes of ours, of the earlier commit, and of the bare network take turns, and add the rows."""
     parameters = {name: inference_runs.choose_parameters(MODEL_NAME, name) for name in IMAGE_TARGETS}
     text = json.dumps(parameters, default=str)
     names = [f"{kind}{name}" for name in IMAGE_TARGETS for kind in ("", "bare ", "empty ")]
     times: dict[str, list[float]] = {name: [] for name in (*names, *(f"earlier {name}" for name in IMAGE_TARGETS))}
     with (
-        serve_images(REPOSITORY, inference_runs.HOME, [text, "--bare"]) as take_ours,
+        serve_images(REPOSITORY, inference_runs.HOME, [text]) as take_ours,
+        serve_images(REPOSITORY, inference_runs.HOME, [text, "--bare"]) as take_bare,
         serve_images(earlier, earlier / "home", [text]) as take_earlier,
     ):
         for _ in range(rounds):
             for name in IMAGE_TARGETS:
                 times[f"earlier {name}"] += take_earlier(name)
-                for kind in ("", "bare ", "empty "):
-                    times[f"{kind}{name}"] += take_ours(f"{kind}{name}")
+                times[name] += take_ours(name)
+                for kind in ("bare ", "empty "):
+                    times[f"{kind}{name}"] += take_bare(f"{kind}{name}")
 
     for name, target in IMAGE_TARGETS.items():
         before, ours = times[f"earlier {name}"], times[name]

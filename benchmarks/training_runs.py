@@ -149,7 +149,7 @@ def run_program(
         process = subprocess.Popen(
             command,
             cwd=tempfile.gettempdir(),
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), "BENCHMARK_BEGAN": str(time.time())},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,7 @@
-"""Classify one image file through a workflow of the engine and end: with infer_resnet, or with the eager task."""
+"""Classify one image file through a workflow of the engine and end: with infer_resnet, or with the eager task.
+
+BENCHMARK_BEGAN is the time at which whoever starts this began to: a process knows its own start by the second alone.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> None:
-    """Print the answer and the seconds since the process began, as JSON."""
+    """Print the answer and the seconds since the process was started, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("side", choices=("eager", "ours"))
     parser.add_argument("image")
@@ -37,7 +38,7 @@ def main() -> None:
         task.set_parameters({**parameters, "class_file": arguments.class_file, "resize_mode": "squash"})
     workflow.run_on(path=arguments.image)
     label = task.get_whole_image_results()[0][0]
-    print(json.dumps({"label": label, "seconds": time.time() - psutil.Process().create_time()}))
+    print(json.dumps({"label": label, "seconds": time.time() - float(os.environ["BENCHMARK_BEGAN"])}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Classify a photograph in the engine in each precision, some times whenever a line on standard input names the side.
 
-Sides are the precisions; with `--bare` also `bare fp32`, the network alone, and `empty fp32`, an empty task around it.
+Sides are the precisions; with `--bare` they are `bare fp32`, the network alone, and `empty fp32`, an empty task around
+it, and so on.
 The library and the plugin are those that PYTHONPATH and HOME lead to.
 """
 
@@ -26,8 +27,9 @@ def main() -> None:
     image = inference_runs.make_photograph()
     sides = {}
     for precision, parameters in arguments.parameters.items():
-        sides[precision] = inference_runs.make_our_run(parameters, image)
-        if arguments.bare:
+        if not arguments.bare:
+            sides[precision] = inference_runs.make_our_run(parameters, image)
+        else:
             run_network = sides[f"bare {precision}"] = inference_runs.make_our_bare_network(parameters)
             sides[f"empty {precision}"] = inference_runs.make_empty_run(run_network, image)
     for line in sys.stdin:

@@ -169,8 +169,10 @@ def test_a_resumed_recipe_goes_on_from_the_head_that_was_solved(three_digits, ma
     assert without_times(resumed.folder) == without_times(whole.folder)
 
 
-def test_the_solved_head_is_kept_where_no_epoch_is_better(digits_folder, make_auto, backbone):
-    result = train(make_auto("full", learning_rate=1e-12, epochs=1, batch_size=40), digits_folder)
+def test_the_solved_head_is_kept_where_no_epoch_is_better(digits_folder, make_auto, backbone, tmp_path):
+    counts = {(part, str(digit)): count for part, count in (("train", 30), ("val", 18)) for digit in range(10)}
+    data = copy_few(digits_folder, tmp_path / "data", counts)
+    result = train(make_auto("full", learning_rate=1e-12, epochs=1, batch_size=40), data)
     head, epoch = result.history
     assert head["val_accuracy"] > epoch["val_accuracy"]
     assert (result.best["epoch"], result.best["val_accuracy"]) == (0, head["val_accuracy"])
