@@ -6,9 +6,10 @@ test images that this table is about. Accuracy, log loss and calibration error (
 the test images, means over seeds ± the standard error of the mean; a seed changes initialization, order and
 augmentation, while splits stay. scikit-learn's fits have no seed.
 
-Seconds are CPU seconds of the process, all threads together, and wall seconds, medians; imports are left out on both
-sides. Ours are those of the whole `train`: images read and checked, training, evaluation on validation and test images,
-calibration, charts and the report page. A peer's begin with reading and end with the last step; testing is not counted.
+Seconds are CPU seconds of the process, all threads together, and wall seconds, medians of the runs of one day on one
+machine; learners that did not run on the last of these days have none. Imports are left out on both sides. Ours are
+those of the whole `train`: images read and checked, training, evaluation on validation and test images, calibration,
+charts and the report page. A peer's begin with reading and end with the last step; testing is not counted.
 
     python benchmarks/learning.py --data FOLDER [--sets sign15 digits] [--learners full timm] [--seeds 3]
 
@@ -142,6 +143,7 @@ def run(problem: Problem, learner: str, seed: int) -> dict[str, Any]:
         **answer,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": load,
+        "day": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -220,23 +222,26 @@ def train_backbone() -> Path:
 
 def write_table(rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> None:
     """Write mean and standard error of each learner on each data set."""
-    columns = ("data", "learner", "accuracy", "log loss", "calibration error", "CPU", "wall", "n")
+    columns = ("data", "learner", "accuracy", "log loss", "calibration error", "n", "CPU", "wall", "timed")
     table = Table("learning", __doc__ or "", columns)
+    last_day = max(row.get("day", "") for row in rows)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["set"], row["learner"] not in OURS, row["learner"])):
         groups.setdefault((row["set"], row["learner"]), []).append(row)
     for (_, learner), members in groups.items():
         name = f"**resnetkit, {learner}**" if learner in OURS else learner
         figures = (describe(members, "accuracy"), describe(members, "log_loss"), describe(members, "calibration_error"))
-        seconds = [f"{median(row[kind] for row in members):.1f} s" for kind in ("cpu_seconds", "seconds")]
-        table.add(
-            f"{members[0]['text']} ({members[0]['num_test']} tested)", name, *figures, *seconds, str(len(members))
-        )
+        timed = [row for row in members if row.get("day") == last_day]
+        seconds = [
+            f"{median(row[kind] for row in timed):.1f} s" if timed else "" for kind in ("cpu_seconds", "seconds")
+        ]
+        data = f"{members[0]['text']} ({members[0]['num_test']} tested)"
+        table.add(data, name, *figures, str(len(members)), *seconds, str(len(timed)))
     cores = sorted({row["cores"] for row in rows})
     loads = [row["load_before"] for row in rows if row["load_before"] is not None]
     table.notes.append(
         f"Each process had {' or '.join(map(str, cores))} core(s); load of the machine before a run: "
-        f"{min(loads, default=0):.1f} to {max(loads, default=0):.1f}. Written {time.strftime('%Y-%m-%d')}."
+        f"{min(loads, default=0):.1f} to {max(loads, default=0):.1f}. Timed {last_day}."
     )
     table.write(given)
 

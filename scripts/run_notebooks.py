@@ -25,7 +25,10 @@ FOLDER = REPOSITORY / "examples"
 KERNEL_ENVIRONMENT = {"IKOMIA_AUTO_COMPLETION": "0", "QT_QPA_PLATFORM": "offscreen", "OMP_WAIT_POLICY": "PASSIVE"}
 
 #: Pictures that the README shows: the cell of a notebook, and the file.
-README_PICTURES = {"classify-20": REPOSITORY / "docs" / "images" / "notebook.jpg"}
+README_PICTURES = {
+    "classify-20": REPOSITORY / "docs" / "images" / "notebook.jpg",
+    "classify-22": REPOSITORY / "docs" / "images" / "similar.jpg",
+}
 
 #: Quality of the stored photographs.
 JPEG_QUALITY = 85

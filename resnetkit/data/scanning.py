@@ -264,6 +264,8 @@ def _find_near(
 
 
 def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
+    if not paths:
+        return []  # a bar of nothing says nothing
     with progress.show("comparing images", len(paths), unit="image") as bar:
         return list(progress.watch(map_in_threads(function, paths), bar))
 
