@@ -2,12 +2,12 @@
 
 The earlier commit is the last one whose answers imported torch, to resample images. Medians, in brackets the smallest
 and the largest run of starts, and the 10th and 90th percentile of images; all sides take turns, with warm caches.
-"In the engine" is from the start of a process that imports the engine, makes a workflow and classifies one JPEG file of
-640x480 pixels, to its answer. "Alone" are whole processes without the engine: `resnetkit classify` of one such file, and a
-script with eager PyTorch that does the same. Memory is the most that such a process in the engine held. Installed sizes
-are those of all files of the packages that are needed, as they are installed here; the engine is part of what `make
-setup` installs, and no part of the light installation. "Own" is an image in the engine
-without the bare network, as in inference_image.py.
+"In the engine" is from the start of a process that imports the engine, makes a workflow and classifies one JPEG file
+of 640x480 pixels, to its answer. "Alone" are whole processes without the engine: `resnetkit classify` of one such
+file, and a script with eager PyTorch that does the same. Memory is the most that such a process in the engine held.
+Installed sizes are those of all files of the packages that are needed, as they are installed here; the engine is part
+of what `make setup` installs, and no part of the light installation. "Own" is an image in the engine without the bare
+network, as in inference_image.py.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ _TITLE_HEIGHT = 0.45
 def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str]) -> Figure:
     """Draw the first eight mistakes: what was predicted and what is true, the image, and what the network looked at.
 
+    Where there is no heat map, the words stand in its place.
+
     Args:
         mistakes: At least one, the worst first, see `resnetkit.results.pictures.collect_mistakes`.
         names: What is drawn for each class, of about 18 letters.
@@ -41,7 +43,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str]) -> Figu
     num_rows = math.ceil(min(len(mistakes), _MAX_MISTAKES) / _MAX_MISTAKE_COLUMNS)
     columns = math.ceil(min(len(mistakes), _MAX_MISTAKES) / num_rows)
     rows = [mistakes[row * columns : min((row + 1) * columns, _MAX_MISTAKES)] for row in range(num_rows)]
-    heights = [max(_fit_picture(mistake.image)[1] for mistake in row) + 3 * _LINE_HEIGHT + _MARGIN for row in rows]
+    heights = [max(map(_measure_height, row)) + _MARGIN for row in rows]
     size = columns * _MISTAKE_WIDTH, _TITLE_HEIGHT + sum(heights)
     figure = make_figure(*size)
     figure.set_layout_engine("none")
@@ -51,12 +53,36 @@ def draw_mistakes(mistakes: Sequence[Mistake], names: Mapping[str, str]) -> Figu
     for number, row in enumerate(rows):
         top = _TITLE_HEIGHT + sum(heights[:number])
         for column, mistake in enumerate(row):
-            _draw_mistake(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, names)
+            draw = _draw_with_words_beside if mistake.heatmap is None else _draw_with_heatmap
+            draw(axes, (column * _MISTAKE_WIDTH + _MARGIN, top), mistake, names)
     return figure
 
 
-def _draw_mistake(axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str]) -> None:
+def _measure_height(mistake: Mistake) -> float:
+    """Return the inches that a mistake takes, with a line for what stands below the picture."""
+    height = _fit_picture(mistake.image)[1] + _LINE_HEIGHT
+    return max(height, 7 * _LINE_HEIGHT) if mistake.heatmap is None else height + 2 * _LINE_HEIGHT
+
+
+def _draw_with_words_beside(
+    axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str]
+) -> None:
     """Draw one mistake with its upper left corner at a point of axes whose unit is an inch, y downwards."""
+    left, top = corner
+    _draw_picture(axes, corner, mistake.image, shorten_text(mistake.file_name, 22))
+    x = left + _PICTURE_SIDE + 2 * _PICTURE_GAP
+    for line, label, name, probability, color in (
+        (0, "predicted", names[mistake.predicted_class], mistake.predicted_probability, ACCENT),
+        (3.5, "true", names[mistake.true_class], mistake.true_probability, PRIMARY),
+    ):
+        y = top + (line + 0.5) * _LINE_HEIGHT
+        _write_line(axes, (x, y), label, MUTED, fontsize=7)
+        _write_line(axes, (x, y + _LINE_HEIGHT), name, color, fontweight="bold")
+        _write_line(axes, (x, y + 2 * _LINE_HEIGHT), format_percent(probability), color)
+
+
+def _draw_with_heatmap(axes: Axes, corner: tuple[float, float], mistake: Mistake, names: Mapping[str, str]) -> None:
+    """Draw one mistake as `_draw_with_words_beside` does, but the words above and the heat map beside the image."""
     left, top = corner
     middle, right = left + _PICTURE_SIDE + _PICTURE_GAP, left + 2 * _PICTURE_SIDE + _PICTURE_GAP
     predicted, true = names[mistake.predicted_class], names[mistake.true_class]

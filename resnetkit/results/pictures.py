@@ -105,7 +105,8 @@ def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
         RGB, (height, width, 3) uint8: up to four rows of eight.
     """
     batch = images[:_MAX_TILES].detach().float().cpu().permute(0, 2, 3, 1).numpy()
-    shown = batch * np.float32(preprocessing.std) + np.float32(preprocessing.mean)  # (n, S, S, 3), 0..1
+    mean, std = (np.asarray(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
+    shown = batch * std + mean  # (n, S, S, 3), 0..1
     tiles = (255 * shown).round().clip(0, 255).astype(np.uint8)
     side, columns = tiles.shape[1] + _TILE_GAP, min(len(tiles), _TILE_COLUMNS)
     sheet = np.full((side * -(-len(tiles) // columns) - _TILE_GAP, side * columns - _TILE_GAP, 3), 255, np.uint8)
