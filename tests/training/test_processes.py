@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from resnetkit.data.dataset import read_dataset
 from resnetkit.learners import sharing
+from resnetkit.learners.initialization import initialize
+from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine import ranks
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
@@ -167,32 +170,25 @@ def test_the_head_of_two_is_that_of_one(three_digits, backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "sentence"),
+    ("other_data", "other_options", "sentence"),
     [
         pytest.param(
-            [], ["--learning-rate=0.5"],
+            False, ["--learning-rate=0.5"],
             "must have the same parameter 'learning_rate'; process 0 has 0.02 and process 1 on", id="parameters",
         ),
-        pytest.param(["--batch-size=9"], ["--batch-size=9"], "must be a multiple of the 2 processes", id="batch size"),
-        pytest.param([], ["other"], "must have the same data set; process 0 has", id="data"),
-        pytest.param(["few"], [], "2 processes need at least 4 training images, got 3; start fewer", id="few images"),
+        pytest.param(True, [], "must have the same data set; process 0 has", id="data"),
     ],
 )  # fmt: skip
-def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_path, first, second, sentence):
+def test_what_differs_between_the_processes_is_one_sentence(
+    three_digits, tmp_path, other_data, other_options, sentence
+):
     sources = [three_digits, three_digits]
-    if second == ["other"]:
+    if other_data:
         sources[1] = Path(shutil.copytree(three_digits, tmp_path / "copy"))
         next((sources[1] / "train" / "0").iterdir()).unlink()
-        second = []
-    if first == ["few"]:
-        sources = [Path(shutil.copytree(three_digits, tmp_path / "few"))] * 2
-        for digit in "012":
-            for path in sorted((sources[0] / "train" / digit).iterdir())[1:]:
-                path.unlink()
-        first = []
     commands = [
-        [*TRAIN, str(source), *OPTIONS, *further, "--run-folder", str(tmp_path / "run")]
-        for source, further in zip(sources, (first, second), strict=True)
+        [*TRAIN, str(source), *OPTIONS, *options, "--run-folder", str(tmp_path / "run")]
+        for source, options in zip(sources, ([], other_options), strict=True)
     ]
     with Two.start(tmp_path / "said", *commands) as two:
         assert two.end() == [2, 2]
@@ -200,6 +196,27 @@ def test_what_cannot_train_together_ends_with_one_sentence(three_digits, tmp_pat
         assert sentence in line
         assert two.read(1) == ""
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "sentence"),
+    [
+        (33, 9, "must be a multiple of the 2 processes"),
+        (3, 8, "2 processes need at least 4 training images, got 3; start fewer"),
+    ],
+)
+def test_what_two_processes_cannot_share_is_one_sentence(
+    three_digits, make_parameters, monkeypatch, num_images, batch_size, sentence
+):
+    monkeypatch.setattr(ranks, "get_size", lambda: 2)
+    monkeypatch.setattr(ranks, "check_agreement", lambda **_: None)
+    dataset = read_dataset(three_digits, val_split=0.2, seed=0)
+    dataset = replace(dataset, train=dataset.train[:num_images])
+    parameters = make_parameters(batch_size=batch_size)
+    start = initialize(parameters, dataset.classes)
+    recipe = choose_recipe(parameters, len(dataset.train))
+    with pytest.raises(sharing.JointError, match=sentence):
+        sharing.check_processes(parameters, dataset, start, recipe)
 
 
 def test_a_run_folder_that_the_other_machine_does_not_see_is_one_sentence(whole, three_digits, tmp_path):
