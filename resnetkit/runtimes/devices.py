@@ -105,7 +105,7 @@ def _read_products() -> tuple[str, ...]:
     import torch
 
     if hasattr(torch.backends.mkldnn, "matmul"):
-        kinds = torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+        kinds: tuple[str, ...] = torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision
     else:  # before torch 2.9
         kinds = (torch.get_float32_matmul_precision(),)
     return tuple("ieee" if kind in ("none", "highest") else kind for kind in kinds)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import hide_password, to_encodable, to_printable
 
 
@@ -21,6 +22,11 @@ def test_what_is_no_text_has_a_sign():
 )
 def test_terminals_are_not_steered(text, printed):
     assert to_printable(text) == printed
+
+
+def test_a_line_in_the_log_steers_no_terminal(caplog):
+    get_logger().warning("'%s' holds 100%%:\n%s", "a\x1b[31m\r\udcff", "next line")
+    assert caplog.records[-1].getMessage() == "'a\\x1b[31m\\r\N{REPLACEMENT CHARACTER}' holds 100%:\nnext line"
 
 
 @pytest.mark.parametrize(
