@@ -42,9 +42,11 @@ def extend_run_on() -> None:
 
     @functools.wraps(original)
     def run_on(workflow: Any, array: Any = None, path: str = "", url: str = "", folder: str = "") -> None:
-        is_ours = any(hasattr(task, "classify_files") for task in workflow.get_tasks())
+        ours = [task for task in workflow.get_tasks() if hasattr(task, "clear_answers")]
+        for task in ours:  # which the engine does not run where it finds no file
+            task.clear_answers()
         is_file = bool(path) and array is None and not folder
-        if not (is_ours and is_file and _run_on_file(workflow, Path(path))):
+        if not (ours and is_file and _run_on_file(workflow, Path(path))):
             original(workflow, array=array, path=path, url=url, folder=folder)
 
     setattr(run_on, _ORIGINAL, original)

@@ -148,6 +148,12 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
         with speak_as(NAME):
             return self._session.annotate(self.get_input(0), self._predictions)
 
+    def clear_answers(self) -> None:
+        """Forget the answers of the last run, in all outputs."""
+        self._predictions = []
+        for index in (_DETECTIONS, _GRAPHICS, _TABLE, _HEATMAP, _EMBEDDING):
+            self.get_output(index).clear_data()
+
     def reset_smoothing(self) -> None:
         """Forget the frames that `smoothing` has averaged so far."""
         self._session.smoother.reset()
@@ -160,9 +166,7 @@ class InferResnet(SetParametersMixin, dataprocess.CClassificationTask):
                 fit; or the machine lacks the device, precision or runtime.
         """
         self.begin_task_run()
-        self._predictions = []
-        for index in (_DETECTIONS, _GRAPHICS, _TABLE, _HEATMAP, _EMBEDDING):
-            self.get_output(index).clear_data()  # A direct `task.run()` would add to the last results.
+        self.clear_answers()  # A direct `task.run()` would add to the last results.
         with speak_as(NAME):
             check_folder_run(self.get_input(0))
             self._session.files.keep_from_engine()

@@ -53,6 +53,7 @@ class Session:
         self._threshold = 0.0
         self._value_range: ValueRange | None = None
         self._is_whole = True
+        self._position = 0
 
     def load(self, values: InferParameters) -> Model:
         """Return the model of the parameters; what was loaded is logged once, and its names are the task's."""
@@ -118,8 +119,12 @@ class Session:
         adjust = None
         if values.smoothing > 0:
             source = self._task.get_input(0)
-            # The engine makes the input of a video anew for each run over it.
+            # `run_on` makes the input of a video anew; a further run over the same input begins with its first frame.
             video = source if isinstance(source, dataprocess.CVideoIO) else None
+            position = 0 if video is None else video.get_current_pos()
+            if position < self._position:
+                self.smoother.reset()
+            self._position = position
             stream = (video, source.source_file_path, image.shape, model)
             adjust = partial(self.smoother.update, share=values.smoothing, stream=stream)
         else:

@@ -14,6 +14,7 @@ from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import hide_password
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 
@@ -67,7 +68,7 @@ def _train(
             raise TrainingStopped(
                 f"{stopped}; or start the same command again", stopped.checkpoint, stopped.run_folder
             ) from stopped
-        words = [word for word in arguments.words if not word.startswith("--resume-from=")]
+        words = [hide_password(word) for word in arguments.words if not word.startswith("--resume-from=")]
         command = write_command("train", [f"--resume-from={stopped.run_folder}", *words])
         raise TrainingStopped(f"{stopped}; to go on:\n{command}", stopped.checkpoint, stopped.run_folder) from stopped
 

@@ -114,7 +114,7 @@ class ParquetArchive:
                 f"'{path}' needs pyarrow, which cannot be imported ({error}); pip install pyarrow"
             ) from error
         try:
-            self._file = parquet.ParquetFile(path, memory_map=True)
+            self._file = parquet.ParquetFile(path)  # not mapped: who shortens a mapped file ends the process
         except (OSError, pyarrow.ArrowException) as error:
             raise StorageError(f"'{path}' cannot be read as a Parquet file ({error})") from error
         self._column = _find_image_column(self._file.schema_arrow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from resnetkit.answers.fonts import draw_text, measure_text, to_drawable
 from resnetkit.answers.heatmaps import overlay_heatmap
 from resnetkit.answers.model import Prediction
 from resnetkit.images.preprocessing import Preprocessing
-from resnetkit.machine.files import atomic_path
+from resnetkit.machine.files import atomic_path, open_regular
 from resnetkit.machine.text import to_printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _MAX_SIDE = 2048
 _MIN_SIDE = 320
 _MAX_ENLARGEMENT = 16
 _JPEG_QUALITY = 90
+#: The comment of the JPEG files that are written here, and where it is in them.
+_MARK, _MARKED_BYTES = b"drawn by resnetkit", 1000
 
 _TILE = 224
 _GAP = 16
@@ -53,12 +56,27 @@ def draw_answer(image: np.ndarray, prediction: Prediction, preprocessing: Prepro
 
 
 def save_jpeg(path: Path, picture: np.ndarray) -> None:
-    """Write a picture, (height, width, 3) uint8 RGB, whole or not at all; its folder is made."""
+    """Write a picture, (height, width, 3) uint8 RGB, whole or not at all; its folder is made.
+
+    It is marked, and replaces no file but a marked one: the folder may be that of the user's photographs.
+
+    Raises:
+        OSError: It cannot be written, or the file that is there is the user's.
+    """
     from PIL import Image
 
+    if path.exists() and not _is_marked(path):
+        raise FileExistsError(
+            errno.EEXIST, "a file of this name was not drawn here, and stays; give another", str(path)
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, "JPEG", quality=_JPEG_QUALITY)
+        Image.fromarray(picture).save(temporary, "JPEG", quality=_JPEG_QUALITY, comment=_MARK)
+
+
+def _is_marked(path: Path) -> bool:
+    with open_regular(path) as stream:
+        return _MARK in stream.read(_MARKED_BYTES)
 
 
 def draw_contact_sheet(query: tuple[np.ndarray, str], neighbours: Sequence[tuple[np.ndarray, str, str]]) -> np.ndarray:

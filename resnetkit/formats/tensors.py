@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 #: Types of floats that weights are made of; numpy has no bfloat16, see `StoredTensor.to_array`.
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
+
+#: Values of a file, nested as they are: figures of ten thousand epochs, names of as many classes.
+_MAX_VALUES = 1_000_000
 
 
 class FormatError(ValueError):
@@ -93,6 +97,28 @@ class StoredTensor:
 def count_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a tensor whose values lie one after the other."""
     return tuple(math.prod(shape[position + 1 :]) for position in range(len(shape)))
+
+
+def check_sizes(content: Any, num_bytes: int) -> None:
+    """Refuse nested values that come to more than was read: all of them may stand for the same few bytes.
+
+    Args:
+        content: What a file holds.
+        num_bytes: Of the file.
+
+    Raises:
+        FormatError: Tensors would take more memory than the file, or values stand in millions of places.
+    """
+    waiting, count = [content], 1
+    while waiting and num_bytes >= 0 and count <= _MAX_VALUES:
+        value = waiting.pop()
+        if isinstance(value, StoredTensor) and value.is_plain:
+            num_bytes -= math.prod(value.shape) * value.item_size
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        waiting.extend(inner)
+        count += len(inner)
+    if waiting or num_bytes < 0:
+        raise FormatError("holds the same values many times over, more than its size has room for")
 
 
 def describe(tensor: StoredTensor) -> str:

@@ -30,6 +30,10 @@ PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 #: A ResNet's pickle has some hundred thousand bytes, a checkpoint's with everything else some million.
 _MAX_PICKLE_BYTES = 16_000_000
+#: That pickle takes some ten thousand steps; each may make an object of 200 bytes.
+_MAX_PICKLE_STEPS = 1_500_000
+#: An archive's list of its entries has about a hundred bytes for each tensor.
+_MAX_LIST_BYTES = 2_000_000
 
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
@@ -38,6 +42,7 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
 }  # fmt: skip
 _TYPES = frozenset({*_STORAGES.values(), "uint16", "uint32", "uint64"})
+_MAX_DIMENSIONS = 16
 #: Calls of these make values; the values are dropped, so that what they are called with has no effect.
 _VALUES = {
     "builtins": {"set", "frozenset", "slice", "complex", "bytearray", "range", "list", "dict", "tuple", "object"},
@@ -89,6 +94,28 @@ class Inert(dict[Any, Any], metaclass=_InertType):
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
 
+class _Steps(dict[int, Any]):
+    """What reads each opcode of a pickle, for a bounded number of them."""
+
+    left = _MAX_PICKLE_STEPS
+
+    def __getitem__(self, opcode: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError("it has far more parts than a checkpoint")
+        return super().__getitem__(opcode)
+
+
+class _Archive(io.BytesIO):
+    """A zip archive of which its list of entries is read, and no list of millions."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = len(self.getbuffer()) - self.tell()
+        if (left if size is None or size < 0 else size) > _MAX_LIST_BYTES:
+            raise FormatError("lists far more entries than a checkpoint has")
+        return super().read(size)
+
+
 class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc] # Python's reader in Python
     """Python's reader of pickles, without its ways to the outside."""
 
@@ -96,6 +123,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc] # Python's 
 
     def __init__(self, stream: io.BytesIO, get_storage: Callable[[tuple[Any, ...]], tuple[str, Storage]]) -> None:
         super().__init__(stream, encoding="utf-8", errors="replace")
+        self.dispatch = _Steps(type(self).dispatch)  # type: ignore[misc] # each reader counts its own
         self._get_storage = get_storage
         self._classes: dict[tuple[str, str], Any] = {}
 
@@ -166,7 +194,7 @@ def read_torch_file(content: bytes | memoryview) -> Any:
 
 
 def _read_zip(content: memoryview) -> Any:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(_Archive(content)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
     if sum(entry.file_size for entry in entries.values() if not entry.compress_type) > len(content):
         raise FormatError("is no complete PyTorch file (its entries claim more than it has)")
@@ -252,7 +280,7 @@ def _rebuild_tensor(
 ) -> StoredTensor:
     name, memory = storage
     sizes = (tuple(shape), tuple(strides), (offset,))
-    if not all(isinstance(size, int) for part in sizes for size in part) or len(sizes[0]) > 16:
+    if not all(isinstance(size, int) for part in sizes for size in part) or len(sizes[0]) > _MAX_DIMENSIONS:
         raise pickle.UnpicklingError("a tensor is described in an unknown way")
     return StoredTensor(dtype or name, sizes[0], memory, offset, sizes[1])
 
@@ -274,7 +302,7 @@ def _rebuild_from_type(function: Any, _type: Any, arguments: Any, *_: Any) -> An
 def _rebuild_foreign(*arguments: Any) -> StoredTensor:
     """Stand in for a tensor without plain memory: sparse, quantized, nested, on the meta device."""
     parts = [part for argument in arguments for part in (argument if isinstance(argument, tuple) else ())]
-    shapes = [part for part in (*arguments, *parts) if isinstance(part, tuple) and part]
+    shapes = [part for part in (*arguments, *parts) if isinstance(part, tuple) and 0 < len(part) <= _MAX_DIMENSIONS]
     shape = next((part for part in shapes if all(isinstance(size, int) for size in part)), ())
     return StoredTensor("no plain tensor", shape)
 

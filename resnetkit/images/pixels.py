@@ -15,7 +15,7 @@ logger = get_logger()
 
 #: Rows are converted in strips of about this many values, which bounds the memory of intermediate results.
 _STRIP_VALUES = 1 << 22
-#: How far floats of 0..1 may reach beyond: cubic resampling overshoots by less. They are clipped.
+#: How far floats may reach beyond, as a share of white: cubic resampling overshoots by less. They are clipped.
 _MAX_OVERSHOOT = 0.25
 #: Share of an image's values that may be anything: broken pixels, burned-in text.
 _STRAY_SHARE = 0.005
@@ -118,11 +118,11 @@ def _say_if_dark(image: np.ndarray) -> None:
 
 def _choose_float_range(image: np.ndarray, low: float, high: float) -> ValueRange:
     for white in (1.0, 255.0):
-        margin = _MAX_OVERSHOOT if white == 1 else 0
-        if low >= -_MAX_OVERSHOOT and high <= white + margin:
+        margin = _MAX_OVERSHOOT * white
+        if low >= -margin and high <= white + margin:
             return 0, white
-        outside = np.count_nonzero((image < -_MAX_OVERSHOOT) | (image > white + margin))
-        if white == 1 and outside <= _STRAY_SHARE * image.size:
+        outside = np.count_nonzero((image < -margin) | (image > white + margin))
+        if outside <= _STRAY_SHARE * image.size:
             return 0, white
     raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}; {_REMEDY}")
 

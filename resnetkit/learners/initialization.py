@@ -15,6 +15,7 @@ from resnetkit.parameters.training import TrainParameters
 from resnetkit.sources.names import enumerate_names
 from resnetkit.weights.architectures import ARCHITECTURES
 from resnetkit.weights.checkpoint import WeightsFile, open_weights
+from resnetkit.weights.class_names import CLASSES_NAME, read_class_file
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.models import initialize_head, initialize_model
 from resnetkit.weights.published import fetch_imagenet_weights
@@ -60,10 +61,19 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
         kept = weights.preprocessing.at_size(parameters.input_size)
         preprocessing = replace(kept, resize_mode=parameters.resize_mode)
     state_dict = weights.read_state_dict()
-    known = weights.metadata.classes if weights.metadata is not None else ()
+    known = _find_classes(weights, len(state_dict["fc.weight"])) if parameters.model_weight_file else ()
     if tuple(known) != tuple(classes):
         state_dict |= _adapt_head(state_dict, known, classes, parameters.seed)
     return Start(state_dict, preprocessing, weights.content_hash)
+
+
+def _find_classes(weights: WeightsFile, num_outputs: int) -> tuple[str, ...]:
+    """Return the classes that a file, or the one beside it, names; empty where neither does."""
+    if weights.metadata is not None:
+        return weights.metadata.classes
+    beside = weights.path.with_name(CLASSES_NAME)
+    names = read_class_file(beside) if beside.is_file() else ()
+    return names if len(names) == num_outputs else ()
 
 
 def _adapt_head(

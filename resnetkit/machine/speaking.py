@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from resnetkit.machine.text import to_encodable
+from resnetkit.machine.text import to_encodable, to_printable
 
 _speaker: ContextVar[str] = ContextVar("speaker", default="")
 
@@ -42,9 +42,11 @@ def _prefix_error(error: Exception, name: str) -> None:
 
 class _SpeakerFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the message, not the handlers: these are the application's, and may take UTF-8 only."""
-        if (text := record.getMessage()) != (encodable := to_encodable(text)):
-            record.msg, record.args = encodable, ()
+        """Change the message, not the handlers: these are the application's, and write to files or terminals."""
+        text = record.getMessage()
+        plain = "\n".join(to_printable(line) for line in to_encodable(text).split("\n"))
+        if plain != text:
+            record.msg, record.args = plain, ()
         if name := _speaker.get():
             record.msg = f"{name}: {record.msg}"
         return True

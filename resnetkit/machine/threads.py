@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from resnetkit.machine.forks import add_survivor
 from resnetkit.machine.ranks import count_neighbours
@@ -109,50 +109,77 @@ def use_threads(count: int) -> Iterator[None]:
     if count == 0:
         yield
         return
-    _thread_setting.enter(count)
-    try:
+    with _thread_setting.hold(count):
         yield
-    finally:
-        _thread_setting.leave()
 
 
-class _ThreadSetting:
-    """How many users torch's thread setting has, and what it was before the first."""
+class SharedSetting:
+    """A setting of the process, where several threads may want another value for a while.
 
-    def __init__(self) -> None:
-        self._original = 0
+    The last to leave restores what the first one found.
+
+    Args:
+        read: Returns its value.
+        write: Changes it.
+    """
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
+        self._read, self._write = read, write
+        self._original: Any = None
         self._users = 0
         self._lock = threading.Lock()
         add_survivor(self)
 
     def survive_fork(self) -> None:
-        """Forget those who were using it in the parent's threads.
+        """Forget those who were using it in the parent's threads."""
+        self._lock = threading.Lock()
+        self._users = 0
+
+    @contextmanager
+    def hold(self, value: Any) -> Iterator[None]:
+        """Keep the setting at a value for a while."""
+        with self._lock:
+            if self._users == 0:
+                self._original = self._read()
+            self._users += 1
+            if self._read() != value:
+                self._write(value)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0 and self._read() != self._original:
+                    self._write(self._original)
+
+
+class _ThreadSetting(SharedSetting):
+    """How many threads torch's kernels have."""
+
+    def __init__(self) -> None:
+        super().__init__(self._count, self._change)
+
+    @staticmethod
+    def _count() -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    @staticmethod
+    def _change(count: int) -> None:
+        import torch
+
+        torch.set_num_threads(count)
+
+    def survive_fork(self) -> None:
+        """Forget the parent's users.
 
         In the thread that forked, OpenMP would wait for helpers that it had in the parent: it gets none there, which
         is for others, such as the OpenCV that decodes images in the engine. See `run_apart` for what computes.
         """
-        self._lock = threading.Lock()
-        self._users = 0
+        super().survive_fork()
         if _find_library.cache_info().currsize and (library := _find_library()) is not None:
             library.omp_set_max_active_levels(0)
-
-    def enter(self, count: int) -> None:
-        import torch
-
-        with self._lock:
-            if self._users == 0:
-                self._original = torch.get_num_threads()
-            self._users += 1
-            if torch.get_num_threads() != count:
-                torch.set_num_threads(count)
-
-    def leave(self) -> None:
-        import torch
-
-        with self._lock:
-            self._users -= 1
-            if self._users == 0 and torch.get_num_threads() != self._original:
-                torch.set_num_threads(self._original)
 
 
 _thread_setting = _ThreadSetting()

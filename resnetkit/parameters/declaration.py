@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import hide_password
 
 logger = get_logger()
 
@@ -224,7 +225,7 @@ def _to_plain(value: Any) -> Any:
 def _show(value: Any) -> str:
     """Return a value as messages show it: of a long one, the beginning."""
     try:
-        text = repr(value)
+        text = hide_password(repr(value))
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"

@@ -9,12 +9,13 @@ import ctypes
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetkit.machine.ranks import get_local_rank
+from resnetkit.machine.threads import SharedSetting
 from resnetkit.runtimes.network import RuntimeOptionError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def choose_device(device: str) -> torch.device:
 def use_default_settings() -> Iterator[None]:
     """Compute as PyTorch does by itself, whatever the process has set: autocast, default type and device, gradients.
 
-    The default type is the process's: other threads share it meanwhile, where it is not float32.
+    The default type and the precision of matrix products are the process's: other threads share them meanwhile, where
+    they are not PyTorch's own.
     """
     import torch
 
@@ -87,10 +89,40 @@ def use_default_settings() -> Iterator[None]:
         if (dtype := torch.get_default_dtype()) != torch.float32:
             torch.set_default_dtype(torch.float32)
             stack.callback(torch.set_default_dtype, dtype)
+        stack.enter_context(use_exact_products())
         if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
         yield
+
+
+def use_exact_products() -> AbstractContextManager[None]:
+    """Multiply float32 matrices in float32, also after `torch.set_float32_matmul_precision("medium")`."""
+    return _products.hold(tuple("ieee" for _ in _read_products()))
+
+
+def _read_products() -> tuple[str, ...]:
+    import torch
+
+    if hasattr(torch.backends.mkldnn, "matmul"):
+        kinds: tuple[str, ...] = torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    else:  # before torch 2.9
+        kinds = (torch.get_float32_matmul_precision(),)
+    return tuple("ieee" if kind in ("none", "highest") else kind for kind in kinds)
+
+
+def _write_products(kinds: tuple[str, ...]) -> None:
+    import torch
+
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        torch.set_float32_matmul_precision("highest" if kinds == ("ieee",) else kinds[0])
+        return
+    backends: tuple[Any, ...] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
+    for backend, kind in zip(backends, kinds, strict=True):
+        backend.fp32_precision = kind
+
+
+_products = SharedSetting(_read_products, _write_products)
 
 
 def _has_bf16_cpu() -> bool:

@@ -150,17 +150,24 @@ def _read_model(path: Path) -> ov.Model:
 
 
 def _check_sizes(graph: ov.Model, path: Path, input_size: int) -> None:
-    """Refuse paddings and the like that blow an image up: no layer has more than a wide stem without pooling."""
-    limit = _MAX_VALUES_PER_PIXEL * input_size**2 + _MAX_VALUES
+    """Refuse what blows up an image, such as paddings, or small constants into a large one, which compiling works out.
+
+    No layer has more values than a wide stem without pooling, or than the largest constant, which it may be made of.
+    """
+    constants = [node for node in graph.get_ops() if node.get_type_name() == "Constant"]
+    largest = max((math.prod(node.output(0).get_shape()) for node in constants), default=0)
+    limit = max(_MAX_VALUES_PER_PIXEL * input_size**2 + _MAX_VALUES, largest)
     for node in graph.get_ops():
         if node.get_type_name() == "Constant":
             continue
         for output in node.outputs():
-            sizes = [size.get_max_length() for size in output.get_partial_shape()][1:]
+            sizes = [size.get_max_length() for size in output.get_partial_shape()]
+            if sizes and sizes[0] < 0:  # the images of a batch
+                sizes = sizes[1:]
             if any(size < 0 for size in sizes) or math.prod(sizes) > limit:
                 raise WeightsError(
-                    f"weights file '{path}': its layer '{node.get_friendly_name()[:60]}' makes {sizes} values of an "
-                    "image, more than any ResNet does"
+                    f"weights file '{path}': its layer '{node.get_friendly_name()[:60]}' makes {sizes} values, more "
+                    "than any ResNet does of an image"
                 )
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnetkit.machine.forks import run_apart
 from resnetkit.machine.threads import count_cores, fix_thread_count, use_threads
-from resnetkit.runtimes.devices import choose_device, list_precisions, use_default_settings
+from resnetkit.runtimes.devices import choose_device, list_precisions, use_default_settings, use_exact_products
 from resnetkit.runtimes.network import NetworkOutput, NetworkSource, RuntimeOptions, choose_precision
 from resnetkit.weights.models import load_model
 
@@ -56,8 +56,13 @@ class TorchRuntime:
 
     def _run(self, images: np.ndarray, with_features: bool) -> NetworkOutput:
         model = self._model
-        # The caller's autocast would round.
-        with torch.autocast(self._mean.device.type, enabled=False), torch.inference_mode(), self._settings():
+        # The caller's autocast would round, and so would matrix products of the precision that the caller has set.
+        with (
+            torch.autocast(self._mean.device.type, enabled=False),
+            torch.inference_mode(),
+            use_exact_products(),
+            self._settings(),
+        ):
             pixels = (
                 torch.from_numpy(np.asarray(images))
                 .to(self._mean.device)

@@ -24,12 +24,12 @@ _COLUMN_NAMES = {
     "path": (
         "path", "image_path", "img_path", "file_path", "filepath", "imagepath", "image_file", "file_name", "filename",
         "image_name", "img_name", "image_filename", "fname", "image", "img", "images", "file", "files", "paths",
-        "photo", "picture", "image_id", "img_id",
+        "photo", "picture", "image_id", "img_id", "name", "id",
     ),
     "label": (
         "label", "class", "class_name", "classname", "label_name", "category", "category_name", "target", "species",
         "tag", "labels", "classes", "diagnosis", "ground_truth", "y", "class_label", "image_label", "label_id",
-        "class_id", "category_id",
+        "class_id", "category_id", "cls", "species_name", "breed", "label_text",
     ),
     "split": (
         "split", "subset", "set", "partition", "data_set", "dataset", "phase", "usage", "is_valid", "is_val",
@@ -111,8 +111,9 @@ def _read_rows(source: Path) -> list[tuple[int, list[str]]]:
     lines = io.StringIO(text, newline="")
     first = lines.readline()
     delimiter = _find_delimiter(source, first)
-    if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):  # for spreadsheets
-        delimiter = first.strip()[-1]
+    separator = first.rstrip("\r\n").strip('"')
+    if separator.lower().startswith("sep=") and len(separator) == len("sep=;"):  # for spreadsheets
+        delimiter = separator[-1]
     else:
         lines.seek(0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)

@@ -25,6 +25,7 @@ from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import hide_password
 from resnetkit.machine.threads import choose_thread_count, fix_thread_count, use_threads
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.probing.feature_parts import remove_parts
@@ -34,7 +35,7 @@ from resnetkit.training.opening import complete, open_run
 from resnetkit.training.outcome import TrainingResult, conclude, summarize
 from resnetkit.training.run import Run
 from resnetkit.training.state import Row
-from resnetkit.training.tracking import Tracker, hide_password, start_tracking
+from resnetkit.training.tracking import Tracker, start_tracking
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
 logger = get_logger()

@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from resnetkit.formats.tensors import StoredTensor
+from resnetkit.formats.tensors import StoredTensor, check_sizes
 from resnetkit.formats.torch_file import Inert, read_torch_file
 from resnetkit.learners.optimization import FURTHER_PEAK, find_best
 from resnetkit.learners.recipe import Recipe
 from resnetkit.machine.files import atomic_path, read_file
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import to_printable
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.training import TrainParameters
 
@@ -29,6 +30,7 @@ STATE_FILE = "state.pt"
 _MAX_BYTES = 2 << 30
 _MAX_DEPTH = 6
 _MAX_NUMBER = 10**9
+_MAX_REASON = 500
 _PLAIN = (str, int, float, bool, type(None), list)
 
 #: Figures of one epoch: epoch (from 1; 0 is a solved head before them), train_loss, train_accuracy (None for mixed
@@ -151,11 +153,14 @@ def read_state(folder: Path) -> TrainingState:
     if not path.is_file():
         raise ParameterError(f"'resume_from' must be a run folder with a {STATE_FILE}, got '{folder}'")
     try:
-        return _parse_state(_to_tensors(read_torch_file(read_file(path, _MAX_BYTES))))
+        stored = read_file(path, _MAX_BYTES)
+        content = read_torch_file(stored)
+        check_sizes(content, len(stored))
+        return _parse_state(_to_tensors(content))
     except (ValueError, OSError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = to_printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         raise ParameterError(
-            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({reason})"
+            f"'resume_from': '{path}' is damaged or was not written by train_resnet ({reason[:_MAX_REASON]})"
         ) from error
 
 
@@ -266,7 +271,7 @@ def _check_tensor(what: str, tensor: Any, shape: Sequence[int], dtype: torch.dty
 
 
 def _list_differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    return ", ".join(str(name)[:60] for name in sorted(found.keys() ^ expected.keys(), key=str)[:3])
+    return ", ".join(to_printable(str(name)[:60]) for name in sorted(found.keys() ^ expected.keys(), key=str)[:3])
 
 
 def _refuse(what: str) -> NoReturn:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.progress import TrainingStopped
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.text import hide_password
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, MISTAKES_NAME, REPORT_NAME
 
@@ -107,13 +107,8 @@ class Tracker:
                 "tracking=%s failed, training goes on without it (%s: %s)",
                 hide_password(self._address),
                 type(error).__name__,
-                " ".join(str(error).replace(self._address, hide_password(self._address)).split())[:300],
+                " ".join(hide_password(str(error)).split())[:300],
             )
-
-
-def hide_password(address: str) -> str:
-    """Return the address of a server without the password that it may hold: it is for the connection alone."""
-    return re.sub(r"^(https?://[^/@]*?:)[^/]*@", r"\1***@", address)
 
 
 @contextmanager
@@ -293,6 +288,9 @@ class _TensorBoardFiles:
 def _open_server(address: str, run_name: str) -> _MlflowRun:
     """Connect to an mlflow server, if there is anything at its address."""
     parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # whose text has a piece of a password
+        raise ValueError("its port is no number; in a password, write %2F for /, %3F for ? and %23 for #") from None
     socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S).close()
     return _MlflowRun(address, run_name)

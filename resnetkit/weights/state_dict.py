@@ -52,7 +52,7 @@ def find_state_dict(content: Any) -> dict[str, StoredTensor]:
     Raises:
         WeightsError: It holds no mapping, a whole pickled model, or several networks that could be meant.
     """
-    tables = dict(_list_tables(content))
+    tables = dict(_list_tables(content, set()))
     found = {(place, prefix): table for place, table in tables.items() for prefix in _list_prefixes(table)}
     if not found:
         return _explain_nothing(content, tables)
@@ -135,10 +135,18 @@ def to_arrays(state_dict: Tensors) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _list_tables(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, StoredTensor]]]:
-    """Yield the place (keys joined by dots) and the tensors of each mapping in what a file holds."""
+def _list_tables(
+    content: Any, seen: set[int], place: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, StoredTensor]]]:
+    """Yield the place (keys joined by dots) and the tensors of each mapping in what a file holds.
+
+    Each is listed once: a hostile file of some kilobytes holds the same ones in 10^12 places.
+    """
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     if isinstance(content, Inert) and content.class_name.startswith("__torch__."):
-        yield place, dict(_list_module(content))  # TorchScript: instances of modules, whose attributes are tensors
+        yield place, dict(_list_module(content, seen))  # TorchScript: instances of modules with tensors as attributes
         return
     if not isinstance(content, Mapping) or depth == _MAX_DEPTH:
         return
@@ -147,16 +155,17 @@ def _list_tables(content: Any, place: str = "", depth: int = 0) -> Iterator[tupl
         yield place, tensors
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from _list_tables(value, f"{place}.{key}" if place else str(key), depth + 1)
+            yield from _list_tables(value, seen, f"{place}.{key}" if place else str(key), depth + 1)
 
 
-def _list_module(module: Inert, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
+def _list_module(module: Inert, seen: set[int], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
     attributes = module.attributes if isinstance(module.attributes, dict) else {}
     for name, value in attributes.items():
         if isinstance(value, StoredTensor):
             yield f"{prefix}{name}", value
-        elif isinstance(value, Inert) and depth < 2 * _MAX_DEPTH:
-            yield from _list_module(value, f"{prefix}{name}.", depth + 1)
+        elif isinstance(value, Inert) and depth < 2 * _MAX_DEPTH and id(value) not in seen:
+            seen.add(id(value))
+            yield from _list_module(value, seen, f"{prefix}{name}.", depth + 1)
 
 
 def _strip(name: Any) -> str:

@@ -114,6 +114,8 @@ def test_progress_is_a_line_per_epoch_on_standard_error(finished):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_a_signal_stops_after_saving_and_the_command_that_is_shown_goes_on(three_digits, tmp_path, number, status):
     words = [str(three_digits), *OPTIONS, "--epochs", "5000", "--output_folder", str(tmp_path / "my runs")]
+    if number == signal.SIGTERM:
+        words += ["--tracking", "http://ada:s3cr3t@127.0.0.1:9"]
     process = Process([*COMMAND, *words], tmp_path)
     process.wait_for("epoch 1,")
     process.send(number)
@@ -124,6 +126,7 @@ def test_a_signal_stops_after_saving_and_the_command_that_is_shown_goes_on(three
     assert "resnetkit train: stopped on request in epoch" in stopped.stderr
     assert "the best weights so far (epoch" in stopped.stderr
     command = stopped.stderr.splitlines()[-1]
+    assert "s3cr3t" not in stopped.stderr
     if number == signal.SIGINT:  # once is enough
         resumed = run([*shlex.split(command), "--time-limit-minutes", "0.0001", "--quiet"], tmp_path)
         assert (resumed.status, resumed.stderr) == (0, "")

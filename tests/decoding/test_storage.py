@@ -157,3 +157,29 @@ def test_without_pyarrow_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(StorageError, match=r"needs pyarrow, .* pip install pyarrow"):
         storage.ParquetArchive(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["photos.parquet", "photos.tar"])
+def test_a_shard_that_is_shortened_while_it_is_open_ends_no_process(images, tmp_path, name, run_script):
+    path = tmp_path / name
+    if name.endswith(".tar"):
+        write_tar(path, images)
+    else:
+        parquet.write_table(pa.table({"image": list(images.values())}), path, row_group_size=1)
+    code = """
+import os, sys
+from pathlib import Path
+from resnetkit.decoding.storage import open_archive
+
+path = Path(sys.argv[1])
+archive = open_archive(path)
+*_, last = archive.list()
+whole = archive.read(last)
+os.truncate(path, 1000)
+try:
+    found = archive.read([*archive.list()][-2])
+except OSError:
+    found = b""
+assert len(found) < 1000
+"""
+    run_script(code, [str(path)])

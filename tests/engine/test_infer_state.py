@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -72,6 +73,21 @@ def test_a_new_run_over_a_video_begins_anew(workflow, classifier, video_path, mo
     assert not np.allclose(seen[4], seen[0], atol=1e-4)
 
 
+def test_a_further_run_over_the_same_video_input_begins_anew(workflow, classifier, video_path, monkeypatch):
+    seen = []
+    run = type(classifier).run
+    monkeypatch.setattr(
+        type(classifier), "run", lambda task: (run(task), seen.append(task.get_predictions()[0].probabilities))[0]
+    )
+    classifier.set_parameters({"smoothing": 0.9})
+    workflow.set_video_input(path=str(video_path), index=0)
+    workflow.set_cfg_entry("WholeVideo", "1")
+    for _ in range(2):
+        workflow.run()
+    assert len(seen) == 10
+    np.testing.assert_allclose(seen[5:], seen[:5], atol=1e-6)
+
+
 # --- Models ---
 
 
@@ -115,6 +131,26 @@ def test_an_error_leaves_the_workflow_usable(workflow, classifier, checkpoint_pa
     assert classifier.get_predictions() == []
     classifier.set_parameters({"model_weight_file": checkpoint_path})
     np.testing.assert_allclose(answer(workflow, classifier, array=photographs["china"]), before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"path": "none.png"}, {"path": "none.mp4"}, {"path": "none.gif"}, {"folder": "none"}, {"path": "damaged.png"},
+        {"url": "http://127.0.0.1:9/none.png"}, {"array": np.zeros(3, np.uint8)}, {},
+    ],
+    ids=["image", "video", "GIF", "folder", "damaged image", "address", "array", "nothing"],
+)  # fmt: skip
+def test_what_is_not_there_leaves_no_answers_of_the_image_before(workflow, classifier, photographs, tmp_path, source):
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    workflow.run_on(array=photographs["small"])
+    assert len(classifier.get_predictions()) == 1
+    workflow.clear_inputs()
+    places = {name: str(tmp_path / value) for name, value in source.items() if name in ("path", "folder")}
+    with suppress(RuntimeError, OSError):
+        workflow.run_on(**{**source, **places})
+    assert classifier.get_predictions() == []
+    assert not classifier.get_output(3).get_all_label_list()
 
 
 def test_two_tasks_of_one_workflow_do_not_spoil_each_other(workflow, classifier, checkpoint_path, photographs):

@@ -101,6 +101,19 @@ def test_pictures_are_drawn_under_names_of_their_own(checkpoint_path, photograph
     changed = np.abs(picture.astype(int) - plain).max(axis=2) > 60
     assert changed[:100, :200].mean() > 0.05  # the text
     assert np.asarray(Image.open(pictures / "dot.png.jpg")).shape == (144, 128, 3)
+    classify_into_table(model, folder, tmp_path / "again.csv", TableOptions(pictures=pictures))  # replaces its own
+
+
+@pytest.mark.parametrize("place", ["photos", "others"])
+def test_no_picture_of_the_users_is_drawn_over(checkpoint_path, photographs, tmp_path, place):
+    for folder in ("photos", "others"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(photographs["small"]).save(tmp_path / folder / "a.jpg", comment=b"mine")
+    before = (tmp_path / place / "a.jpg").read_bytes()
+    options = TableOptions(pictures=tmp_path / place)
+    with pytest.raises(FileExistsError, match=r"was not drawn here, and stays.*a\.jpg"):
+        classify_into_table(load_model(checkpoint_path), tmp_path / "photos", tmp_path / "answers.csv", options)
+    assert (tmp_path / place / "a.jpg").read_bytes() == before
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

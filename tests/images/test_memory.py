@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +112,29 @@ def test_a_sparse_jpeg_is_not_read_as_a_whole(tmp_path: Path, place: str) -> Non
     if place == "behind":
         np.testing.assert_array_equal(read_image(path), expected)
     assert time.monotonic() - began < 30
+
+
+def test_palettes_in_threads_take_the_memory_of_one(tmp_path: Path, run_script: Callable[..., Any]) -> None:
+    Image.fromarray(np.arange(3000 * 2000, dtype=np.uint32).astype(np.uint8).reshape(2000, 3000)).convert("P").save(
+        tmp_path / "palette.png"
+    )
+    code = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from resnetkit.decoding import memory
+from resnetkit.images.reading import read_image
+
+def measure_peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+path = Path(sys.argv[1])
+memory._budget = memory._Budget(90_000_000)  # an image of 6 megapixels is decoded alone
+read_image(path)
+alone = measure_peak()
+with ThreadPoolExecutor(8) as pool:
+    assert set(pool.map(lambda _: read_image(path).mean(), range(16))) == {read_image(path).mean()}
+assert measure_peak() < alone + 100, (alone, measure_peak())  # MB; what is read is given back as it comes
+"""
+    run_script(code, [str(tmp_path / "palette.png")])

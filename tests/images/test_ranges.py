@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
@@ -55,6 +56,13 @@ def test_negative_values_need_a_range_and_the_error_says_so() -> None:
 def test_floats_of_cubic_resampling_are_clipped() -> None:
     assert to_rgb(np.array([[-0.05, 0.5, 1.001]], np.float32))[0, :, 0].tolist() == [0, 128, 255]
     assert to_rgb(np.array([[-0.2, 0.5, 1.2]]))[0, :, 0].tolist() == [0, 128, 255]
+    edge = np.repeat(np.float32([0, 0, 255, 255]), 8)[None].repeat(8, axis=0)
+    resampled = cv2.resize(edge, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    assert resampled.min() < -10
+    assert resampled.max() > 265
+    np.testing.assert_array_equal(to_rgb(resampled)[..., 0], np.clip(np.rint(resampled), 0, 255))
+    with pytest.raises(ImageError, match="expected float values"):
+        to_rgb(np.linspace(-1000, 3000, 99, dtype=np.float32)[None])
 
 
 def test_images_of_8_bits_have_no_range() -> None:

@@ -16,8 +16,8 @@ from resnetkit.weights.checkpoint import open_weights
 def start(checkpoint_path):
     """`start(*classes)`: the head of a training that starts from a checkpoint of cat, dog and fish."""
 
-    def start(*classes, seed=0):
-        parameters = TrainParameters().updated({"model_weight_file": str(checkpoint_path), "seed": seed})
+    def start(*classes, seed=0, path=checkpoint_path):
+        parameters = TrainParameters().updated({"model_weight_file": str(path), "seed": seed})
         state_dict = initialize(parameters, classes).state_dict
         rows = zip(classes, state_dict["fc.weight"], state_dict["fc.bias"], strict=True)
         return {name: torch.cat([weight, bias[None]]) for name, weight, bias in rows}
@@ -49,6 +49,20 @@ def test_classes_of_the_same_name_keep_their_rows(start, stored, classes):
     for name in classes:
         assert (name in stored) == any(torch.equal(rows[name], row) for row in stored.values())
         assert name not in stored or torch.equal(rows[name], stored[name])
+
+
+def test_names_beside_a_bare_state_dict_keep_their_rows_too(start, stored, checkpoint_path, tmp_path):
+    path = tmp_path / "bare.pth"
+    torch.save(open_weights(checkpoint_path).read_state_dict(), path)
+    assert not any(
+        torch.equal(row, kept) for row in start("cat", "ant", path=path).values() for kept in stored.values()
+    )
+    (tmp_path / "classes.txt").write_text("cat\ndog\nfish\n", encoding="utf-8")
+    rows = start("ant", "cat", path=path)
+    assert torch.equal(rows["cat"], stored["cat"])
+    assert torch.equal(rows["ant"], start("ant", "cat")["ant"])
+    (tmp_path / "classes.txt").write_text("of\nsomething else\n", encoding="utf-8")
+    assert not torch.equal(start("ant", "cat", path=path)["cat"], stored["cat"])
 
 
 def test_new_rows_depend_on_seed_and_name_alone(start):

@@ -23,11 +23,22 @@ def default_dtype():
         torch.set_default_dtype(torch.float32)
 
 
+@contextmanager
+def rounded_products():
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 SETTINGS = {
     "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
     "default dtype": default_dtype,
     "default device": partial(torch.device, "meta"),
     "inference": torch.inference_mode,
+    "rounded products": rounded_products,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from resnetkit.answers.loader import Loader
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import RuntimeOptions, open_runtime
-from resnetkit.runtimes.openvino_graph import build_graph, save_graph
+from resnetkit.runtimes.openvino_graph import _read_graph, build_graph, save_graph
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights, read_metadata
 from resnetkit.weights.errors import WeightsError
@@ -143,6 +144,63 @@ def test_paddings_that_explode_are_refused(tmp_path, pads):
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError, match=r"more than any ResNet does|cannot be read by OpenVINO"):
         classify(Loader(), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Add", "MatMul"])
+def test_constants_that_explode_when_they_are_worked_out_are_refused(tmp_path, operator):
+    column, row = np.zeros((30_000, 1), np.float32), np.zeros((1, 30_000), np.float32)
+    model = make_small_model()
+    model.graph.initializer.extend([numpy_helper.from_array(column, "column"), numpy_helper.from_array(row, "row")])
+    model.graph.node.append(helper.make_node(operator, ["column", "row"], ["square"]))
+    model.graph.node.append(helper.make_node("ReduceMean", ["square"], ["mean"]))
+    model.graph.node[-3].output[0] = "plain"
+    model.graph.node.append(helper.make_node("Add", ["plain", "mean"], ["logits"]))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match=r"makes \[30000, 30000\] values, more than any ResNet does"):
+        classify(Loader(), tmp_path / "model.onnx")
+
+
+def test_a_batch_that_explodes_is_refused(tmp_path):
+    model = make_small_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((10**6, 1, 1, 1), np.float32), "many"))
+    model.graph.node[1].output[0] = "plain"
+    model.graph.node.insert(2, helper.make_node("Add", ["plain", "many"], ["feature_map"]))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match=r"makes \[1000000, 8, \d+, \d+\] values"):
+        classify(Loader(), tmp_path / "model.onnx")
+
+
+def test_the_size_of_a_last_layer_is_no_explosion(tmp_path):
+    model = make_small_model()
+    head = numpy_helper.from_array(np.zeros((2_000_000, 8), np.int8), "head")
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    model.graph.initializer[2].CopyFrom(head)
+    model.graph.initializer[3].CopyFrom(numpy_helper.from_array(np.zeros(2_000_000, np.float32), "bias"))
+    model.graph.initializer.append(scale)
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["head", "scale"], ["weights"]))
+    model.graph.node[-1].input[1] = "weights"
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    graph = _read_graph(tmp_path / "model.onnx", 64)
+    assert graph.output("logits").get_partial_shape()[1].get_length() == 2_000_000
+
+
+def test_very_many_operators_are_refused(tmp_path):
+    names = ["images", *(f"copy{index}" for index in range(20_001))]
+    nodes = [helper.make_node("Identity", [first], [second]) for first, second in pairwise(names)]
+    (tmp_path / "model.onnx").write_bytes(make_model(nodes).SerializeToString())
+    layers = '<layer type="ReLU"/>' * 20_001
+    (tmp_path / "model.xml").write_text(f"<net>{layers}</net>", encoding="utf-8")
+    (tmp_path / "model.bin").write_bytes(b"")
+    for name in ("model.onnx", "model.xml"):
+        with pytest.raises(WeightsError, match="has more than 20000 operators"):
+            open_weights(tmp_path / name)
+
+
+def test_an_xml_file_of_very_many_elements_is_not_read(tmp_path):
+    (tmp_path / "model.xml").write_bytes(b"<net>" + b"<a>" * 3_000_000 + b"</a>" * 3_000_000 + b"</net>")
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match="more than the 16000000 that are read"):
+        open_weights(tmp_path / "model.xml")
 
 
 def test_an_openvino_file_of_other_operators_is_refused(tmp_path):

@@ -41,6 +41,9 @@ PLAIN = ("1.jpg,cat", "sub/2.jpg,dog", "3.jpg,dog", "4.jpg,cat")
         "# path,label",
         '"image-path","ground_truth"',
         "path , label ",
+        "name,label",
+        "id,breed",
+        "img,cls",
     ],
 )
 def test_columns_are_found_by_what_people_call_them(tmp_path: Path, header: str) -> None:
@@ -97,6 +100,8 @@ def test_public_and_private_tests_are_tests(tmp_path: Path) -> None:
         ('"path", "label"', *(line.replace(",", '", "').join('""') for line in PLAIN)),
         ("sep=;", "path;label", *(line.replace(",", ";") for line in PLAIN)),
         ("SEP=,", *PLAIN),
+        ('"sep=;"', "path;label", *(line.replace(",", ";") for line in PLAIN)),
+        ("sep=\t", "path\tlabel", *(line.replace(",", "\t") for line in PLAIN)),
         ("path,label,,", *(f"{line},," for line in PLAIN)),
         (*(f"{line},,," for line in PLAIN),),
         ("path,label", *(line.replace("/", "\\") for line in PLAIN)),
@@ -108,7 +113,7 @@ def test_public_and_private_tests_are_tests(tmp_path: Path) -> None:
         (",path,label", *(f"{number},{line}" for number, line in enumerate(PLAIN))),
         ("", "path,label", "", *PLAIN, ",", ""),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_ways_of_writing_give_the_same_data_set(tmp_path: Path, lines: tuple[str, ...]) -> None:
     expected = read(write_table(tmp_path, "path,label", *PLAIN))

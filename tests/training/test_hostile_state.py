@@ -122,6 +122,8 @@ EDITS = {
     "recipe of infinities": lambda c: c["recipe"].update(momentum=float("inf")),
     "recipe of lists": lambda c: c["recipe"].update(changes=[1]),
     "unknown part": lambda c: c.update(unheard_of=1),
+    "unknown part that colours terminals": lambda c: c.update({"\x1b[31m": 1}),
+    "weights that colour terminals": lambda c: c["weights"].update({"\x1b[31m": torch.ones(1)}),
     "cycles as text": lambda c: c.update(cycle_ends="1"),
     "cycles backwards": lambda c: c.update(cycle_ends=[3, 2]),
     "history as text": lambda c: c.update(history="x"),
@@ -152,6 +154,29 @@ def test_an_edited_state_is_refused_in_one_sentence(trained, kind):
     with pytest.raises(ParameterError, match="'resume_from'") as caught:
         resume(module, parameters, folder)
     assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def nest(value, levels):
+    """The same list a thousand times in each level: some kilobytes stand for 1000**levels values."""
+    for _ in range(levels):
+        value = [value] * 1000
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(history=nest(1, 5)),
+        lambda c: c["weights"].update({f"copy{index}": c["weights"]["0.weight"] for index in range(1000)}),
+    ],
+    ids=["values", "tensors"],
+)
+def test_values_that_stand_in_many_places_are_counted_in_each(trained, change):
+    module, parameters, folder = trained
+    edit(folder, change)
+    with pytest.raises(ParameterError, match=r"it holds|holds the same values many times over"):
+        resume(module, parameters, folder)
 
 
 def test_settings_of_the_optimizer_are_those_of_the_parameters(trained):

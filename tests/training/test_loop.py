@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,20 @@ def test_the_same_seed_gives_the_same_bytes(three_digits, make_parameters):
     first, second = (train(make_parameters(epochs=2), three_digits).checkpoint.read_bytes() for _ in range(2))
     assert first == second
     assert train(make_parameters(epochs=2, seed=1), three_digits).checkpoint.read_bytes() != first
+
+
+@pytest.mark.usefixtures("without_report")
+def test_trainings_at_once_give_what_each_gives_alone(three_digits, make_parameters, backbone):
+    head = make_parameters(feature_extract=True, model_weight_file=str(backbone), epochs=2)
+    trainings = [head, head, make_parameters(epochs=1)]
+
+    def run(parameters):
+        return train(parameters, three_digits).checkpoint.read_bytes()
+
+    alone = [run(parameters) for parameters in trainings]
+    assert alone[0] == alone[1]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, trainings)) == alone
 
 
 def test_neither_processes_nor_another_start_change_the_weights(three_digits, make_parameters, run_script, tmp_path):

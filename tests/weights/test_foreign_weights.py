@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import pickle
+import struct
 import zipfile
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -20,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from resnetkit.formats import torch_file
 from resnetkit.formats.torch_file import read_torch_file
 from resnetkit.weights.checkpoint import WeightsFile, open_weights
 from resnetkit.weights.errors import WeightsError
@@ -268,6 +270,36 @@ def test_calls_of_functions_are_refused_by_name(state_dict, call, protocol):
 def test_a_pickle_with_a_huge_index_costs_no_memory():
     with pytest.raises(ValueError, match="PyTorch file"):
         read_torch_file(b"\x80\x02K\x01r\xff\xff\xff\xff.")
+
+
+def test_the_same_mapping_in_many_places_is_looked_at_once(tmp_path, state_dict):
+    content = {"x": state_dict["fc.weight"]}
+    for _ in range(5):
+        content = {f"part {index}": content for index in range(1000)}
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match="holds no ResNet"):
+        open_weights(tmp_path / "model.pth").identify()
+
+
+def test_a_network_that_stands_in_two_places_is_one(tmp_path, state_dict):
+    torch.save({"best": {"model": state_dict}, "state_dict": state_dict}, tmp_path / "model.pth")
+    assert open_weights(tmp_path / "model.pth").identify().num_classes == 3
+
+
+@pytest.mark.parametrize("framed", [b"", b"\x95" + struct.pack("<Q", 20_003)], ids=["plain", "in a frame"])
+def test_a_pickle_of_very_many_objects_is_not_read_to_its_end(framed, monkeypatch):
+    monkeypatch.setattr(torch_file._Steps, "left", 10_000)
+    with pytest.raises(ValueError, match="far more parts than a checkpoint"):
+        read_torch_file(b"\x80\x04" + framed + b"(" + b"]" * 20_000 + b"l.")
+
+
+def test_an_archive_of_very_many_entries_is_refused_by_its_list(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_file, "_MAX_LIST_BYTES", 20_000)
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        for index in range(500):
+            archive.writestr(f"archive/data/{index}", b"")
+    with pytest.raises(WeightsError, match="lists far more entries"):
+        open_weights(tmp_path / "model.pt").identify()
 
 
 def test_an_end_of_an_archive_behind_a_bomb_hides_nothing(tmp_path):
