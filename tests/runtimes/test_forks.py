@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+
 import pytest
+
+from resnetkit.machine import forks
 
 SCRIPT = """
 import faulthandler, multiprocessing, os, sys, time
@@ -80,3 +85,15 @@ assert wait(fork(train_one)) == 7
 )
 def test_forked_children_answer_as_their_parent(runtime, more, checkpoint_path, three_digits, run_script):
     run_script(SCRIPT + more, [str(checkpoint_path), runtime, str(three_digits)], timeout_s=300, OMP_NUM_THREADS="2")
+
+
+@pytest.mark.skipif("not sys.platform.startswith('linux')", reason="only Linux tells what threads do")
+def test_a_fork_waits_until_other_threads_rest(monkeypatch):
+    """At work they may hold a lock of their library, which nobody would open in the child."""
+    monkeypatch.setattr(forks, "_REST_S", 60)
+    arguments = ("sha256", b"", b"", 500_000)  # 0.2 seconds or more, in C alone
+    thread = threading.Thread(target=hashlib.pbkdf2_hmac, args=arguments)
+    thread.start()
+    assert forks._is_another_thread_running()
+    forks._wait_for_rest()
+    assert not thread.is_alive()
