@@ -12,7 +12,7 @@ import numpy as np
 
 #: Figures and paths that differ between two runs of the same training.
 _OWN_FIGURES = ("timings", "finished_at")
-_OWN_PARAMETERS = ("output_folder", "resume_from", "num_workers")
+_OWN_PARAMETERS = ("output_folder", "resume_from", "run_folder", "num_workers")
 
 
 def find_run(output_folder: Path) -> Path | None:
