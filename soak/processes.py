@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from soak.material import write_digits, write_model
@@ -149,7 +150,7 @@ def try_features(trial: Trial, rank: int, count: int) -> Finding:
         name = f"features-{rank}-{number}"
         processes = trial.start(name)
         features = trial.folder / name / "features"
-        _wait_until(lambda features=features: len(_identify(features)) >= 2, processes)
+        _wait_until(partial(_has_half, features), processes)
         ended = trial.interrupt(processes, rank, "killed")
         before = _identify(features)
         processes = trial.start(name)
@@ -174,6 +175,10 @@ def _identify(folder: Path) -> dict[str, int]:
         except FileNotFoundError:  # the run has ended
             continue
     return found
+
+
+def _has_half(folder: Path) -> bool:
+    return len(_identify(folder)) >= 2
 
 
 def _wait_until(condition: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]]) -> None:
