@@ -25,6 +25,7 @@ CLAIMS = (
     "parameters",
     "leftovers",
     "processes",
+    "jobs",
     "service",
     "determinism",
     "dependencies",

@@ -7,6 +7,8 @@ have to trust the machines anyway.
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import os
 import socket
 import sys
@@ -180,6 +182,9 @@ def join() -> Iterator[None]:
     except BaseException:
         # NCCL would wait for the others before it lets go, and they perhaps for us.
         if _group.size > 1:
+            # While Python ends, gloo may wait again for what it had begun with a process that hangs.
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            atexit.register(faulthandler.dump_traceback_later, _GRACE_S, exit=True, file=devnull)
             _end_watch(is_orderly=False)
             _close_group(is_orderly=dist.get_backend() == "gloo")
         raise
@@ -374,14 +379,8 @@ def _open_store() -> Any:
                 f"port {port} of {address} cannot be opened for the processes to meet ({error.strerror}); "
                 "give another MASTER_PORT, or torchrun's --master-port"
             ) from error
-    return dist.TCPStore(
-        address,
-        port,
-        _read_number("WORLD_SIZE", 1),
-        is_master=descriptor is not None,
-        timeout=timedelta(seconds=_MEETING_S),
-        master_listen_fd=descriptor,
-    )
+    size, timeout = _read_number("WORLD_SIZE", 1), timedelta(seconds=_MEETING_S)
+    return dist.TCPStore(address, port, size, descriptor is not None, timeout, master_listen_fd=descriptor)
 
 
 def _choose_device() -> torch.device:

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from safetensors.torch import load_file
 
+from resnetkit.__main__ import main
 from resnetkit.data.dataset import read_dataset, read_source
 from resnetkit.data.identity import hash_dataset, measure_files
 from resnetkit.data.scanning import check_images
@@ -30,6 +33,16 @@ def write_shards(folder: Path, images: Path) -> Path:
             key = f"{path.parent.name}-{path.stem}"
             files |= {f"{key}.png": path.read_bytes(), f"{key}.cls": path.parent.name.encode()}
         write_tar(folder / f"{split}-000000.tar", files)
+    return folder
+
+
+def write_tables(folder: Path, images: Path) -> Path:
+    """Write a data set of folders as a Parquet file for each split, the files in a column of bytes."""
+    folder.mkdir()
+    for split in ("train", "val", "test"):
+        paths = sorted((images / split).rglob("*.png"))
+        rows = {"image": [path.read_bytes() for path in paths], "label": [path.parent.name for path in paths]}
+        parquet.write_table(pa.table(rows), folder / f"{split}.parquet", row_group_size=10)
     return folder
 
 
@@ -144,3 +157,23 @@ def test_training_reads_from_shards_what_it_reads_from_files(three_digits, tmp_p
     for one, other in zip(*batches, strict=True):
         assert one.images.equal(other.images)
         assert one.labels.equal(other.labels)
+
+
+def test_a_training_on_shards_is_that_on_files(three_digits, tmp_path, without_report):
+    options = [
+        "--no-use-pretrained", "--no-feature-extract", "--input-size=32", "--batch-size=8", "--optimizer=sgd",
+        "--learning-rate=0.02", "--augmentation=basic", "--tracking=off", "--no-export-pth", "--epochs=2", "--quiet",
+    ]  # fmt: skip
+    sources = {
+        "files": three_digits,
+        "tar": write_shards(tmp_path / "shards", three_digits),
+        "parquet": write_tables(tmp_path / "tables", three_digits),
+    }
+    for name, source in sources.items():
+        assert main(["train", str(source), *options, "--run-folder", str(tmp_path / name)]) == 0
+    weights = {name: load_file(tmp_path / name / "best.safetensors") for name in sources}
+    for key, expected in weights["files"].items():
+        assert weights["tar"][key].equal(expected)
+        assert weights["parquet"][key].equal(expected)
+    with np.load(tmp_path / "tar" / "predictions.npz") as predictions:
+        assert predictions["val_paths"][0].startswith(str(tmp_path / "shards" / "val-000000.tar" / "0-"))
