@@ -17,7 +17,7 @@ FOLDER = REPOSITORY / "examples"
 NAMES = ("classify", "speed", "train")
 
 #: The largest notebook that still opens at once in a browser.
-MAX_BYTES = 700_000
+MAX_BYTES = 450_000
 
 
 def read(path: Path) -> list[dict[str, Any]]:

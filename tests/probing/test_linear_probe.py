@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.probing import logistic_regression
+from resnetkit.probing.blas import use_one_blas_thread
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions, ProbePath, solve_path
 
 EXACT = {"tolerance": 1e-6, "max_iterations": 5000}
@@ -225,3 +226,20 @@ def test_a_stop_is_seen_while_eigenvectors_are_found(size, monkeypatch):
         solve_path(data, data, 2, progress=Progress(is_stop_requested=is_begun.is_set))
     may_end.set()
     assert time.monotonic() - start < 30
+
+
+def test_blas_computes_in_one_thread_until_the_last_one_leaves():
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def count():
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, "blas"):
+        first, second = use_one_blas_thread(), use_one_blas_thread()
+        with first:
+            assert count() == {1}
+            second.__enter__()
+        assert count() == {1}
+        second.__exit__(None, None, None)
+        assert count() == {2}
