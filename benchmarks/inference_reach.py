@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -67,10 +68,12 @@ def measure_starts(table: Table, earlier: Path, rounds: int) -> None:
     sides["earlier"] = make_start("ours", MODEL_NAME, earlier, earlier / "home")
     sides.update({f"alone {side}": make_start_alone(side) for side in ("eager", "ours")})
     runs: dict[str, list[ProgramRun]] = {name: [] for name in sides}
-    for is_counted in (False, *[True] * rounds):
+    for number in range(-2, rounds):
+        if number == -1:
+            time.sleep(inference_runs.SETTLING_S)
         for name, start in sides.items():
             run = start()
-            runs[name] += [run] * is_counted
+            runs[name] += [run] * (number >= 0)
 
     for model_name, target in START_TARGETS.items():
         eager, ours = ([run.answer["seconds"] for run in runs[f"{model_name} {side}"]] for side in ("eager", "ours"))

@@ -23,6 +23,8 @@ HOME = DATA_FOLDER / "home"
 CLASSES = tuple(f"class {number}" for number in range(1000))
 CLASS_FILE = DATA_FOLDER / "classes.txt"
 RUNS_PER_TURN = 5
+#: Seconds from which on weights files and compiled networks are known by their stamps, as at every later start.
+SETTLING_S = 61
 
 #: Left, top, width and height in pixels.
 Box = tuple[float, float, float, float]

@@ -28,6 +28,7 @@ CLAIMS = (
     "jobs",
     "service",
     "determinism",
+    "light",
     "dependencies",
 )
 
@@ -43,7 +44,7 @@ def try_claim(name: str, module: ModuleType) -> Record:
     """Try a claim and write its record."""
     print(f"== {name}: {module.TITLE}", flush=True)
     folder = WORK_FOLDER / name
-    if name != "dependencies":  # whose environments take minutes to install
+    if name not in ("light", "dependencies"):  # whose environments take minutes to install
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

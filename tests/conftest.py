@@ -549,8 +549,18 @@ def three_digits(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of `checkpoint_path` and `weights_files` are made, or were made where PyTorch is installed."""
+    kept = os.environ.get("RESNETKIT_TEST_WEIGHTS")
+    return Path(kept) if kept else tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(weights_folder: Path) -> Path:
     """A self-describing resnet18 checkpoint with seeded weights and the classes cat, dog and fish, input size 64."""
+    path = weights_folder / "run" / "best.safetensors"
+    if path.exists():
+        return path
     from resnetkit.images.preprocessing import Preprocessing
     from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
     from resnetkit.weights.checkpoint import write_checkpoint
@@ -559,7 +569,7 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     preprocessing = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
     metadata = ModelMetadata("resnet18", ("cat", "dog", "fish"), preprocessing)
-    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
+    path.parent.mkdir()
     write_checkpoint(path, initialize_model("resnet18", 3, seed=0).state_dict(), metadata)
     return path
 

@@ -119,12 +119,29 @@ def _normalize(images: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def weights_files(
-    checkpoint_path: Path, photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
-) -> Mapping[str, Path]:
+    checkpoint_path: Path, photographs: Mapping[str, np.ndarray], weights_folder: Path
+) -> dict[str, Path]:
     """The seeded network of `checkpoint_path` in every form that is run, by kind.
 
     run folder, safetensors, pth (a state dict, with its classes and preprocessing beside it), onnx, openvino, int8.
     """
+    folder = weights_folder / "forms"
+    if not folder.exists():
+        temporary = weights_folder / "forms.tmp"
+        temporary.mkdir()
+        _write_forms(checkpoint_path, photographs, temporary)
+        temporary.rename(folder)
+    return {
+        "run folder": checkpoint_path.parent,
+        "safetensors": checkpoint_path,
+        "pth": folder / "weights.pth",
+        "onnx": folder / "resnet18.onnx",
+        "openvino": folder / "model.xml",
+        "int8": folder / "int8.xml",
+    }
+
+
+def _write_forms(checkpoint_path: Path, photographs: Mapping[str, np.ndarray], folder: Path) -> None:
     import torch
 
     from resnetkit.exports.export import export_onnx
@@ -137,7 +154,6 @@ def weights_files(
     file = open_weights(checkpoint_path)
     metadata = file.metadata
     assert metadata is not None
-    folder = tmp_path_factory.mktemp("weights")
     state_dict = file.read_state_dict()
     torch.save(state_dict, folder / "weights.pth")
     (folder / "classes.txt").write_text("\n".join(metadata.classes) + "\n", encoding="utf-8")
@@ -146,12 +162,15 @@ def weights_files(
     save_graph(graph, folder / "model.xml", metadata)
     images = np.stack([metadata.preprocessing.prepare(image) for image in photographs.values()])
     save_graph(quantize_graph(graph, images), folder / "int8.xml", metadata)
-    exported = export_onnx(folder, load_model("resnet18", state_dict, False), metadata, torch.from_numpy(images))
-    return {
-        "run folder": checkpoint_path.parent,
-        "safetensors": checkpoint_path,
-        "pth": folder / "weights.pth",
-        "onnx": exported.path,
-        "openvino": folder / "model.xml",
-        "int8": folder / "int8.xml",
-    }
+    export_onnx(folder, load_model("resnet18", state_dict, False), metadata, torch.from_numpy(images))
+
+
+@pytest.fixture(scope="session")
+def torch_answer(checkpoint_path: Path, photographs: Mapping[str, np.ndarray], weights_folder: Path) -> np.ndarray:
+    """PyTorch's probabilities of the photograph china by `checkpoint_path`, (3,) float32."""
+    path = weights_folder / "answer.npy"
+    if not path.exists():
+        from resnetkit import load_model
+
+        np.save(path, load_model(checkpoint_path, runtime="torch").predict(photographs["china"]).probabilities)
+    return np.load(path)

@@ -14,13 +14,14 @@ from resnetkit.answers.model import Model
 from resnetkit.images.pixels import EACH_IMAGE, ValueRange
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.ranges import parse_value_range
-from resnetkit.machine.files import get_ikomia_root, resolve_path
+from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import to_printable
 from resnetkit.parameters.declaration import ParameterError
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.runtimes.choice import open_runtime
+from resnetkit.runtimes.known_files import KnownFiles, get_cache_folder
 from resnetkit.runtimes.network import NetworkSource, Runtime, RuntimeOptions
 from resnetkit.weights.architectures import ARCHITECTURES, get_imagenet_classes
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, WeightsFile, open_weights
@@ -275,7 +276,7 @@ def _get_stamp(status: os.stat_result | None) -> tuple[int, ...] | None:
 def _find_weights(values: InferParameters) -> Weights:
     if not values.model_weight_file:
         return _find_imagenet_weights(values)
-    file = open_weights(resolve_path(values.model_weight_file))
+    file = open_weights(resolve_path(values.model_weight_file), KnownFiles(get_cache_folder()).recall)
     if file.metadata is not None:
         metadata = file.metadata
         _check_model_name(values, metadata.model_name, file)
@@ -314,7 +315,8 @@ def _find_imagenet_weights(values: InferParameters) -> Weights:
 
     path = fetch_imagenet_weights(values.model_name, values.pretrained_weights)
     classes = get_imagenet_classes()
-    return Weights(WeightsFile(path, "torch", None), Identity(values.model_name, len(classes), False), classes)
+    file = WeightsFile(path, "torch", None, recall=KnownFiles(get_cache_folder()).recall)
+    return Weights(file, Identity(values.model_name, len(classes), False), classes)
 
 
 def _choose_preprocessing(weights: Weights, values: InferParameters) -> Preprocessing:
@@ -354,7 +356,7 @@ def _open_runtime(weights: Weights, preprocessing: Preprocessing, options: Runti
         graph_path=weights.file.path if weights.file.is_graph else None,
         check_unchanged=weights.file.check_unchanged if weights.file.is_graph else None,
     )
-    return open_runtime(source, options, get_ikomia_root() / "Cache" / "infer_resnet")
+    return open_runtime(source, options, get_cache_folder())
 
 
 def _read_arrays(weights: Weights) -> dict[str, np.ndarray]:

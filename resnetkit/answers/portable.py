@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from resnetkit.machine.files import resolve_path
+from resnetkit.runtimes.known_files import KnownFiles, get_cache_folder
 from resnetkit.weights.checkpoint import BEST_CHECKPOINT, open_weights
 from resnetkit.weights.class_names import CLASSES_NAME
 from resnetkit.weights.errors import WeightsError
@@ -37,7 +38,7 @@ def list_model_files(text: str) -> tuple[Path, ...]:
 @lru_cache(maxsize=8)
 def _list_files(path: Path, _modified_ns: int, _size: int) -> tuple[Path, ...]:
     """Look at a file once, not whenever the engine asks for the parameters."""
-    file = open_weights(path)
+    file = open_weights(path, KnownFiles(get_cache_folder()).recall)
     beside: list[Path] = []
     if file.metadata is None:
         beside = [path.with_name(name) for name in (PREPROCESSING_NAME, CLASSES_NAME)]

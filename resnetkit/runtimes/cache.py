@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from resnetkit.machine.files import atomic_path, open_regular
 from resnetkit.machine.speaking import get_logger
+from resnetkit.runtimes.known_files import KnownFiles
 
 logger = get_logger()
 
@@ -27,6 +29,8 @@ DEFAULT_LIMIT = 2 << 30
 
 _SUFFIX = ".blob"
 _DIGEST_BYTES = hashlib.sha256().digest_size
+#: How exactly it is known when an entry was last used. Noting it changes the file's stamp, see `KnownFiles`.
+_USE_NOTED_S = 24 * 3600
 
 
 class CompiledCache:
@@ -53,11 +57,16 @@ class CompiledCache:
             logger.warning("cache entry '%s' cannot be read (%s); the network is compiled anew", path, error)
             return None
         blob, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-        if hashlib.sha256(blob.data).digest() != digest.tobytes():
+
+        def check() -> bool:
+            return hashlib.sha256(blob.data).digest() == digest.tobytes()
+
+        if not KnownFiles(self.folder).recall("is whole", [path], check):
             self.report_damage(key)
             return None
         with suppress(OSError):  # a cache of somebody else, or one that is mounted read-only, is read as it is
-            os.utime(path)
+            if time.time() - path.stat().st_mtime > _USE_NOTED_S:
+                os.utime(path)
         return blob
 
     def report_damage(self, key: str) -> None:

@@ -8,11 +8,11 @@ of the content that `content_hash` names. torch is needed for none of it. A file
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
+#: Returns a fact of that name about the content of files: what the function finds out, or found out earlier.
+Recall: TypeAlias = Callable[[str, Sequence[Path], Callable[[], Any]], Any]
 
 #: The file that a run folder of train_resnet is read by.
 BEST_CHECKPOINT = "best.safetensors"
@@ -50,6 +52,11 @@ _FORMATS = {
 _MAX_BYTES = 2 << 30
 
 
+def find_out_anew(_what: str, _paths: Sequence[Path], find_out: Callable[[], Any]) -> Any:
+    """Recall nothing; see `Recall`."""
+    return find_out()
+
+
 @dataclass(frozen=True)
 class WeightsFile:
     """A weights file that exists and is of a known format; its content is read when it is needed.
@@ -59,12 +66,14 @@ class WeightsFile:
         format: safetensors, torch, onnx or openvino.
         metadata: What the file says about itself; None for a bare state dict.
         side_files: Other files that belong to it: an OpenVINO model's .bin, an ONNX model's external data.
+        recall: What may know the content already.
     """
 
     path: Path
     format: str
     metadata: ModelMetadata | None
     side_files: tuple[Path, ...] = ()
+    recall: Recall = field(default=find_out_anew, compare=False, repr=False)
 
     @property
     def is_graph(self) -> bool:
@@ -78,7 +87,8 @@ class WeightsFile:
         Raises:
             WeightsError: It cannot be read.
         """
-        return self._explain(lambda: hash_files((self.path, *self.side_files)))
+        paths = (self.path, *self.side_files)
+        return self._explain(lambda: self.recall("SHA-256", paths, lambda: hash_files(paths)))
 
     @cached_property
     def preprocessing(self) -> Preprocessing | None:
@@ -124,7 +134,13 @@ class WeightsFile:
     def _identify(self) -> Identity:
         if self.format == "safetensors":
             return identify_architecture(find_state_dict(list_tensors(*read_header(self.path))))
-        return identify_architecture(find_state_dict(read_torch_file(self._read())))
+        *identity, content_hash = self.recall("identity and SHA-256", (self.path,), self._identify_content)
+        self._take_hash(content_hash)
+        return Identity(*identity)
+
+    def _identify_content(self) -> list[Any]:
+        identity = identify_architecture(find_state_dict(read_torch_file(self._read())))
+        return [*identity, self.content_hash]
 
     def _read_arrays(self) -> dict[str, np.ndarray]:
         if self.format == "safetensors":
@@ -157,8 +173,12 @@ class WeightsFile:
             raise WeightsError(f"weights file '{self.path}' cannot be read ({_get_reason(error)})") from error
 
 
-def open_weights(path: Path) -> WeightsFile:
+def open_weights(path: Path, recall: Recall = find_out_anew) -> WeightsFile:
     """Look at a weights file or a run folder of train_resnet; of a state dict, only the header is read.
+
+    Args:
+        path: Where it is.
+        recall: What may know the content already.
 
     Raises:
         WeightsError: It is missing, empty, of an unknown format, or its header is damaged.
@@ -168,7 +188,7 @@ def open_weights(path: Path) -> WeightsFile:
         file = _find_file(path)
         if file.stat().st_size == 0:
             raise WeightsError("is empty")
-        return _open(file)
+        return _open(file, recall)
     except (WeightsError, FormatError) as error:
         raise WeightsError(f"weights file '{path}' {explain_foreign_file(file) or error}") from error
     except (OSError, ValueError) as error:
@@ -197,11 +217,10 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], metadat
             temporary.chmod(mode)
 
 
-def _open(file: Path) -> WeightsFile:
+def _open(file: Path, recall: Recall) -> WeightsFile:
     kind = _FORMATS[file.suffix.lower()]
     if kind in ("onnx", "openvino"):
-        graph = read_graph_file(file)
-        return WeightsFile(file, kind, ModelMetadata.from_strings(graph.metadata), graph.side_files)
+        return _open_graph(file, kind, recall)
     if kind == "torch" and is_safetensors(file):  # as `.bin` files and renamed ones may be
         kind = "safetensors"
     elif kind == "torch" and not is_torch_file(file):
@@ -209,7 +228,21 @@ def _open(file: Path) -> WeightsFile:
     texts = read_header(file)[0].get("__metadata__", {}) if kind == "safetensors" else {}
     if not isinstance(texts, dict):
         raise WeightsError("is no safetensors file: its header is no JSON object")
-    return WeightsFile(file, kind, ModelMetadata.from_strings({key: str(value) for key, value in texts.items()}))
+    metadata = ModelMetadata.from_strings({key: str(value) for key, value in texts.items()})
+    return WeightsFile(file, kind, metadata, recall=recall)
+
+
+def _open_graph(file: Path, kind: str, recall: Recall) -> WeightsFile:
+    def look() -> Any:
+        graph = read_graph_file(file)
+        return None if graph.side_files else graph.metadata
+
+    # Of a network with its weights; where these are elsewhere, the file is small, and they are looked for each time.
+    texts = recall("metadata", (file,), look) if kind == "onnx" else None
+    if texts is not None:
+        return WeightsFile(file, kind, ModelMetadata.from_strings(texts), recall=recall)
+    graph = read_graph_file(file)
+    return WeightsFile(file, kind, ModelMetadata.from_strings(graph.metadata), graph.side_files, recall)
 
 
 def _find_file(path: Path) -> Path:

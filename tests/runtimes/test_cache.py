@@ -46,27 +46,26 @@ def test_a_warm_cache_gives_the_same_answers_without_reading_the_weights(make_ne
     assert len(entries) == 1
 
 
-def test_openvino_never_imports_torchvision_whether_the_cache_is_cold_or_warm(run_script, checkpoint_path, tmp_path):
+def test_openvino_never_imports_torch_whether_the_cache_is_cold_or_warm(run_script, checkpoint_path, tmp_path):
     script = textwrap.dedent(
         f"""
         import sys
         from pathlib import Path
-        import torch
+        import numpy as np
         from resnetkit.weights.checkpoint import open_weights
         from resnetkit.runtimes.choice import NetworkSource, RuntimeOptions, open_runtime
 
         file = open_weights(Path({str(checkpoint_path)!r}))
         source = NetworkSource(
-            "resnet18", 3, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), file.content_hash, 64,
-            file.read_state_dict,
+            "resnet18", 3, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), file.content_hash, 64, file.read_arrays
         )
         runtime = open_runtime(source, RuntimeOptions("openvino"), Path({str(tmp_path / "cache")!r}))
-        answer = runtime.run(torch.zeros((1, 3, 64, 64), dtype=torch.uint8)).logits
-        print("torchvision" in sys.modules, answer.shape)
+        answer = runtime.run(np.zeros((1, 3, 64, 64), np.uint8)).logits
+        print({{"torch", "torchvision"}} & set(sys.modules), answer.shape)
         """
     )
     outputs = [run_script(script, PYTHONPATH=str(REPOSITORY)).output.split() for _ in range(2)]
-    assert outputs == [["False", "(1,", "3)"]] * 2
+    assert outputs == [["set()", "(1,", "3)"]] * 2
 
 
 def damage(path, kind):
