@@ -102,15 +102,16 @@ def test_counters_are_added_where_they_are_missing_and_load_strictly():
 
 @pytest.mark.parametrize("model_name", ["resnet18", "resnet50"])
 def test_leaving_padding_out_changes_no_output_and_no_gradient(model_name):
-    plain, skipping = (initialize_model(model_name, 5, seed=1) for _ in range(2))
+    # In float64: single images and pixels magnify the rounding of the sums, whose order depends on the threads.
+    plain, skipping = (initialize_model(model_name, 5, seed=1).double() for _ in range(2))
     skip_padding(skipping)
     assert skipping.state_dict().keys() == plain.state_dict().keys()
     for size in (32, 48):  # the last stage's output: one pixel, two by two
-        images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(size))
+        images = torch.rand(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
         expected, found = plain(images), skipping(images)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
         expected.square().sum().backward()
         found.square().sum().backward()
     for (name, weight), other in zip(plain.named_parameters(), skipping.parameters(), strict=True):
         scale = float(weight.grad.abs().max())
-        torch.testing.assert_close(other.grad, weight.grad, rtol=1e-3, atol=1e-3 * scale, msg=name)
+        torch.testing.assert_close(other.grad, weight.grad, rtol=1e-7, atol=1e-7 * scale, msg=name)
