@@ -100,13 +100,13 @@ def test_counters_are_added_where_they_are_missing_and_load_strictly():
     assert all(torch.equal(completed[name], value) for name, value in original.items())
 
 
-@pytest.mark.parametrize("model_name", ["resnet18", "resnet50"])
-def test_leaving_padding_out_changes_no_output_and_no_gradient(model_name):
+@pytest.mark.parametrize(("model_name", "sizes"), [("resnet18", (32, 48)), ("resnet50", (32,))])
+def test_leaving_padding_out_changes_no_output_and_no_gradient(model_name, sizes):
     # In float64: single images and pixels magnify the rounding of the sums, whose order depends on the threads.
     plain, skipping = (initialize_model(model_name, 5, seed=1).double() for _ in range(2))
     skip_padding(skipping)
     assert skipping.state_dict().keys() == plain.state_dict().keys()
-    for size in (32, 48):  # the last stage's output: one pixel, two by two
+    for size in sizes:  # the last stage's output: one pixel, two by two
         images = torch.rand(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
         expected, found = plain(images), skipping(images)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
