@@ -23,6 +23,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.probing.features import FeatureStore
 from resnetkit.runtimes.openvino_runtime import list_precisions
 from resnetkit.training.loop import train
+from resnetkit.training.state import read_state
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights
 from resnetkit.weights.models import load_model
@@ -176,6 +177,16 @@ def test_the_head_is_kept_where_the_classes_are_the_same(digits_folder, make_par
     same, other = (initialize(parameters, ("0", "1", last)).state_dict["fc.weight"] for last in "27")
     assert same.equal(open_weights(first.folder).read_state_dict()["fc.weight"])
     assert not other.equal(same)
+
+
+def test_it_is_said_which_classes_kept_their_rows(make_parameters, three_digits, tmp_path):
+    first = train(make_parameters(epochs=1), three_digits)
+    shutil.copytree(three_digits, tmp_path / "later")
+    for split in ("train", "val", "test"):
+        (tmp_path / "later" / split / "2").rename(tmp_path / "later" / split / "two")
+    later = train(make_parameters(epochs=1, model_weight_file=str(first.folder)), tmp_path / "later")
+    reasons = read_state(later.folder).recipe["reasons"]  # which the report shows
+    assert reasons["classes"] == "the head keeps the rows of 2 classes by their names; new: 'two'; dropped: '2'"
 
 
 def test_the_checkpoint_of_a_head_loads_as_a_whole_network(three_digits, make_parameters, backbone):
