@@ -176,19 +176,25 @@ class ScriptResult:
 
 RunScript = Callable[..., ScriptResult]
 
+
 #: In front of a script: makes torch as unknown to its process as where it is not installed.
-HIDE_TORCH = """
+def hide_packages(*names: str) -> str:
+    """Return the beginning of a script in whose process packages look as if they were not installed."""
+    return f"""
 import sys
 from importlib.machinery import PathFinder
 
-class PathFinderWithoutTorch(PathFinder):
+class PathFinderWithout(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        is_hidden = name.partition(".")[0] in ("torch", "torchvision")
+        is_hidden = name.partition(".")[0] in {names}
         return None if is_hidden else PathFinder.find_spec(name, path, target)
 
-sys.meta_path[:] = [PathFinderWithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+sys.meta_path[:] = [PathFinderWithout if finder is PathFinder else finder for finder in sys.meta_path]
 """
+
+
+HIDE_TORCH = hide_packages("torch", "torchvision")
 
 CLASSIFY_WITHOUT_TORCH = (
     HIDE_TORCH

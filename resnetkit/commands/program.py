@@ -112,10 +112,10 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:
         place = f": '{error.filename}'" if error.filename is not None else ""
         logger.error("%s%s", error.strerror, place)
-    elif isinstance(error, ImportError):
-        logger.error("%s; install what this command needs: pip install 'resnet-for-ikomia[train]'", error)
     elif isinstance(error, (OSError, MemoryError)) or type(error).__module__.startswith("resnetkit."):
         logger.error("%s", error)
+    elif isinstance(error, ImportError):
+        logger.error("%s; install what this command needs: pip install 'resnet-for-ikomia[train]'", error)
     else:
         logger.error("unexpected %s: %s", type(error).__name__, error, exc_info=error)
         return FAILURE

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit.evaluation.predictions import find_predictions, read_predictions
+from resnetkit.machine.imports import require_installed
 from resnetkit.results.metrics import compute_wilson_intervals
 
 _METRICS_NAME = "metrics.json"
@@ -130,7 +131,9 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
     Raises:
         ComparisonError: Fewer than two folders, or one without metrics.json and predictions.
+        NotInstalledError: scipy is missing, which computes the test.
     """
+    require_installed(["scipy"], "evaluate")
     if len(folders) < 2:
         raise ComparisonError(f"expected at least two run folders to compare, got {len(folders)}")
     runs = [read_run(folder, name) for folder, name in zip(folders, _name_all(folders), strict=True)]

@@ -16,12 +16,12 @@ from resnetkit.evaluation.images import LabelledImages, describe_mismatch, find_
 from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.evaluation.labels import doubt_labels
 from resnetkit.evaluation.predictions import PREDICTIONS_FORMATS, name_predictions, write_predictions
-from resnetkit.machine.files import write_json
-from resnetkit.machine.imports import finish_importing, start_importing
+from resnetkit.machine.files import atomic_folder, write_json
+from resnetkit.machine.imports import finish_importing, require_installed, start_importing
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.results.pictures import collect_samples
-from resnetkit.results.report import ReportData, write_report
+from resnetkit.results.report import MISTAKES_NAME, REPORT_NAME, ReportData, write_report
 from resnetkit.sources.mirror import make_local
 from resnetkit.sources.names import DatasetError
 
@@ -108,8 +108,10 @@ def evaluate(
 
     Raises:
         DatasetError: Nothing to evaluate, no class in common, or no image that can be read.
+        NotInstalledError: What figures and report are made with is missing.
         TrainingStopped: The caller asked for it.
     """
+    require_installed([name.partition(".")[0] for name in _NEEDED_LATER], "evaluate")
     began = time.monotonic()
     progress = progress or Progress()
     images = find_labelled_images(make_local(source, progress), model.classes, split)
@@ -154,7 +156,7 @@ def write_evaluation(
         evaluation: What to write.
         model: The one that was evaluated; it draws the heat maps.
         about: What is loaded, from `resnetkit.answers.loader.describe`.
-        folder: Where to; it is made. Files of an earlier evaluation are replaced.
+        folder: Where to; it is made. Files of an earlier evaluation are replaced, once all are written.
         table_format: Of the predictions, see `PREDICTIONS_FORMATS`.
 
     Returns:
@@ -162,23 +164,13 @@ def write_evaluation(
 
     Raises:
         TableError: There is no such format, or it needs what is not installed; nothing was written.
+        OSError: The folder cannot be written to, and is as it was.
     """
-    predictions = name_predictions(folder, table_format)
-    folder.mkdir(parents=True, exist_ok=True)
+    name_predictions(folder, table_format)  # before work begins
     judgement = evaluation.judgement
     finished_at = datetime.now().astimezone().isoformat(timespec="seconds")
     known = {name: value for name, value in about.items() if name != "classes"}
-    content = {**evaluation.to_dict(), "model": known, "seconds": round(evaluation.seconds, 3)}
-    write_json(folder / METRICS_NAME, {**content, "finished_at": finished_at})
-    files = [(sample.path.absolute(), judgement.classes[sample.label]) for sample in judgement.samples]
-    others = [(path.absolute(), name) for path, name in evaluation.others]
-    probabilities = np.concatenate([judgement.probabilities, evaluation.other_probabilities])
-    write_predictions(predictions, judgement.classes, [*files, *others], probabilities)
-    for other in PREDICTIONS_FORMATS:
-        if other != table_format:
-            (folder / f"predictions.{other}").unlink(missing_ok=True)
     doubts = doubt_labels(judgement.classes, judgement.samples, judgement.probabilities)
-    doubts.write(folder)
     counts = np.bincount(judgement.labels, minlength=len(judgement.classes)).tolist()
     data = ReportData(
         model_name=about["model_name"],
@@ -196,7 +188,20 @@ def write_evaluation(
         notes=evaluation.notes,
         finished_at=finished_at,
     )
-    return write_report(folder, data)
+    content = {**evaluation.to_dict(), "model": known, "seconds": round(evaluation.seconds, 3)}
+    files = [(sample.path.absolute(), judgement.classes[sample.label]) for sample in judgement.samples]
+    others = [(path.absolute(), name) for path, name in evaluation.others]
+    probabilities = np.concatenate([judgement.probabilities, evaluation.other_probabilities])
+    with atomic_folder(folder) as hidden:
+        write_json(hidden / METRICS_NAME, {**content, "finished_at": finished_at})
+        predictions = name_predictions(hidden, table_format)
+        write_predictions(predictions, judgement.classes, [*files, *others], probabilities)
+        doubts.write(hidden)
+        write_report(hidden, data)
+        written = {path.name for path in hidden.iterdir()}
+    for name in {MISTAKES_NAME, *(f"predictions.{other}" for other in PREDICTIONS_FORMATS)} - written:
+        (folder / name).unlink(missing_ok=True)
+    return folder / REPORT_NAME
 
 
 def _select_parameters(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from resnetkit.data.dataset import Sample
+from resnetkit.data.loading import Batch
+from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import choose_criterion, compute_class_weights
@@ -47,6 +49,8 @@ _NEEDED_LATER = (
 
 #: Logits of all images that cross-validation keeps: 512 MiB.
 _MAX_KEPT_LOGITS = 1 << 27
+#: Views of training images that are kept to be shown, at most.
+_NUM_SHOWN = 32
 
 
 class HeadLearner:
@@ -79,6 +83,7 @@ class HeadLearner:
         views = (None, *range(recipe.num_views))
         self._views: dict[str, tuple[int | None, ...]] = {"train": views, "val": (None,), "test": (None,)}
         self._stores: dict[str, FeatureStore] = {}
+        self._shown: list[torch.Tensor] = []
         self._readable: dict[str, np.ndarray] = {}
 
     def prepare(self, folder: Path, progress: Progress, is_resumed: bool = False) -> Preparation:  # noqa: ARG002
@@ -90,7 +95,9 @@ class HeadLearner:
         start_importing(_NEEDED_LATER)
         self.compute_features([split for split, labels in self._labels.items() if len(labels)], folder, progress)
         self._splits.forget()
-        return Preparation(self._recipe)
+        preprocessing = self._start.preprocessing
+        shown = normalize(torch.cat(self._shown), preprocessing.mean, preprocessing.std) if self._shown else None
+        return Preparation(self._recipe, shown=shown)
 
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
         """Compute the features of all images of some splits, all views of each."""
@@ -104,15 +111,23 @@ class HeadLearner:
                 count = _count_images(views)
                 read = partial(self._splits.open(split).views, count, views)
                 if ranks.get_size() == 1 and not store.is_file:
-                    batches = progress.watch(read(), bar)
+                    batches = self._keep_shown(split, progress.watch(read(), bar))
                     self._readable[split] = compute_features(self._runtime, batches, store, len(views))
                     continue
                 parts = FeatureParts(folder, split, len(self._labels[split]), count, len(views))
                 for share in parts.list_missing():
-                    parts.compute(self._runtime, share, progress.watch(read(share), bar))
+                    parts.compute(self._runtime, share, self._keep_shown(split, progress.watch(read(share), bar)))
                 ranks.gather(None)  # all parts are there
                 if ranks.is_first():
                     self._readable[split] = parts.load(store)
+
+    def _keep_shown(self, split: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Keep all views of a few training images, from the first class to the last."""
+        step = -(-len(self._labels[split]) * len(self._views[split]) // _NUM_SHOWN)
+        for batch in batches:
+            if split == "train":
+                self._shown.append(batch.images[torch.from_numpy(batch.indices % step == 0)])
+            yield batch
 
     def solve(self, progress: Progress) -> ProbePath:
         """Solve the head, and take the weights of the best strength."""

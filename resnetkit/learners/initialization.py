@@ -31,11 +31,13 @@ class Start:
         state_dict: With one output a class, on the CPU; not to be written to.
         preprocessing: How an image becomes its input.
         content_hash: SHA-256 of the file that the weights come from; empty for random ones.
+        head: Which classes kept their rows of the last layer, in words; empty where all did, or there were none.
     """
 
     state_dict: Mapping[str, torch.Tensor]
     preprocessing: Preprocessing
     content_hash: str
+    head: str = ""
 
 
 def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
@@ -62,9 +64,12 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
         preprocessing = replace(kept, resize_mode=parameters.resize_mode)
     state_dict = weights.read_state_dict()
     known = _find_classes(weights, len(state_dict["fc.weight"])) if parameters.model_weight_file else ()
+    head = ""
     if tuple(known) != tuple(classes):
         state_dict |= _adapt_head(state_dict, known, classes, parameters.seed)
-    return Start(state_dict, preprocessing, weights.content_hash)
+        head = _describe_head(known, classes)
+        logger.info("%s", head)
+    return Start(state_dict, preprocessing, weights.content_hash, head)
 
 
 def _find_classes(weights: WeightsFile, num_outputs: int) -> tuple[str, ...]:
@@ -92,7 +97,6 @@ def _adapt_head(
     features = state_dict["fc.weight"].shape[1]
     rows = {name: row for row, name in enumerate(known) if name in set(classes)}
     if not rows:
-        logger.info("new head for %d classes", len(classes))
         return initialize_head(features, len(classes), seed)
     weight, bias = torch.empty(len(classes), features), torch.empty(len(classes))
     for place, name in enumerate(classes):
@@ -101,13 +105,17 @@ def _adapt_head(
         else:
             drawn = initialize_head(features, 1, _derive_seed(seed, name))
             weight[place], bias[place] = drawn["fc.weight"][0], drawn["fc.bias"][0]
-    logger.info(
-        "the head keeps the rows of %d classes by their names; new: %s; dropped: %s",
-        len(rows),
-        enumerate_names([name for name in classes if name not in rows]) or "none",
-        enumerate_names([name for name in known if name not in rows]) or "none",
-    )
     return {"fc.weight": weight, "fc.bias": bias}
+
+
+def _describe_head(known: Sequence[str], classes: Sequence[str]) -> str:
+    """Say what `_adapt_head` does."""
+    kept = set(known) & set(classes)
+    if not kept:
+        return f"new head for {len(classes)} classes"
+    new = enumerate_names([name for name in classes if name not in kept]) or "none"
+    dropped = enumerate_names([name for name in known if name not in kept]) or "none"
+    return f"the head keeps the rows of {len(kept)} classes by their names; new: {new}; dropped: {dropped}"
 
 
 def _derive_seed(seed: int, name: str) -> int:

@@ -46,10 +46,13 @@ class Preparation:
         recipe: With what only the images could tell.
         head: A solved head as a candidate beside all epochs: its figures on the validation images, its training loss,
             and the weights of the whole network; None where none was solved.
+        shown: (N, 3, S, S), what was read of some training images, as the network sees them; None where they are read
+            anew in every epoch, and the first batch is shown.
     """
 
     recipe: Recipe
     head: tuple[Mapping[str, float], Mapping[str, torch.Tensor]] | None = None
+    shown: torch.Tensor | None = None
 
 
 class Learner(Protocol):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     _SystemPath = Path
 else:
     _SystemPath = type(Path())  # before Python 3.12, `Path` itself cannot be derived from
+
+#: What the system calls a full disk, a used-up quota, a file beyond what is allowed.
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _CHUNK_BYTES = 1 << 20
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -70,6 +74,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, into which its files are moved once all of them are written.
+
+    They replace files of their names, other files of `folder` stay. On an error, `folder` is as it was, or is not made.
+
+    Raises:
+        OSError: It cannot be written to.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = folder.with_name(f".{os.urandom(8).hex()}.tmp")
+    hidden.mkdir()
+    try:
+        yield hidden
+        folder.mkdir(exist_ok=True)
+        for path in sorted(hidden.rglob("*")):  # a folder comes before what it holds
+            target = folder / path.relative_to(hidden)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                path.replace(target)
+    except OSError as error:
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        reason = f"no space left to write into '{folder.parent}' ({os.strerror(error.errno)}); free some"
+        raise OSError(error.errno, reason) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,12 +8,34 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 from resnetkit.machine.forks import add_survivor
 
 _TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
 _importing: list[threading.Thread] = []
+
+
+class NotInstalledError(ImportError):
+    """What is to be done needs packages that are not installed."""
+
+
+def require_installed(modules: Sequence[str], extra: str) -> None:
+    """Check that modules can be imported before work begins that needs them in the end; imports none of them.
+
+    Args:
+        modules: Top-level ones.
+        extra: Of our package, which installs them.
+
+    Raises:
+        NotInstalledError: Some cannot be found.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise NotInstalledError(
+            f"it needs {' and '.join(missing)}, not installed here; pip install 'resnet-for-ikomia[{extra}]'"
+        )
 
 
 class _ImportLock:

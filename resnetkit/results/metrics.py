@@ -137,7 +137,10 @@ def compute_wilson_intervals(num_right: Any, num_images: Any) -> np.ndarray:
     centre = (num_right + spread / 2) / total
     share = np.divide(num_right, num_images, out=np.zeros_like(centre), where=num_images > 0)
     half = np.sqrt(spread * (num_images * share * (1 - share) + spread / 4)) / total
-    return np.clip(np.stack([centre - half, centre + half], axis=-1), 0.0, 1.0)
+    # The ends 0 and 1 are exact; rounding would leave a share of 1 outside, shown as "100 % (98 % to 99 %)".
+    lowest = np.where(num_right <= 0, 0.0, centre - half)
+    highest = np.where(num_right >= num_images, 1.0, centre + half)
+    return np.stack([lowest, highest], axis=-1)
 
 
 def compute_areas(labels: np.ndarray, probabilities: np.ndarray) -> list[float | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from resnetkit.data.dataset import DatasetError
 from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.optimization import compute_cycled_rate
 from resnetkit.machine import ranks
+from resnetkit.machine.files import OUT_OF_SPACE
 from resnetkit.machine.forks import run_apart
 from resnetkit.machine.imports import finish_importing
 from resnetkit.machine.progress import Progress, TrainingStopped
@@ -40,7 +40,6 @@ from resnetkit.weights.checkpoint import BEST_CHECKPOINT
 
 logger = get_logger()
 
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -355,7 +354,7 @@ def _explain_disk(error: Exception, run: Run) -> OSError | None:
     match = re.search(r"os error (\d+)", str(error))  # safetensors tells it in words only
     if match:
         number = int(match[1])
-    if number not in _OUT_OF_SPACE:
+    if number not in OUT_OF_SPACE:
         return None
     return OSError(
         number,

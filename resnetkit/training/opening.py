@@ -133,7 +133,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     kept = _find_preprocessing(earlier_folder, earlier) if earlier_folder is not None else None
     value_range = kept.value_range if kept else _find_value_range(start, parameters, dataset, progress)
     start = replace(start, preprocessing=replace(start.preprocessing, value_range=value_range))
-    recipe, cycle_ends = choose_recipe(parameters, len(dataset.train)), list[int]()
+    recipe, cycle_ends = _choose_recipe(parameters, len(dataset.train), start), list[int]()
     check_processes(parameters, dataset, start, recipe)
     if earlier_folder is not None:
         recipe, cycle_ends = extend_recipe(earlier, recipe, parameters)
@@ -169,6 +169,14 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
         report.write_near_duplicates(folder)
     loss = Loss(recipe.label_smoothing, _weigh_classes(parameters, dataset))
     return Run(parameters, recipe, progress, folder, splits, report, start.preprocessing, learner, loss, state, timings)
+
+
+def _choose_recipe(parameters: TrainParameters, num_images: int, start: Start) -> Recipe:
+    """Return how it is trained, and say what became of the head that was there; a solved one begins anew."""
+    recipe = choose_recipe(parameters, num_images)
+    if recipe.is_solved or not start.head:
+        return recipe
+    return replace(recipe, reasons={**recipe.reasons, "classes": start.head})
 
 
 def _choose_figure(parameters: TrainParameters, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

@@ -130,6 +130,8 @@ class Run:
     def adopt(self, preparation: Preparation, seconds: float) -> None:
         """Go on with the recipe that the learner made of the first one; a solved head is taken up as epoch 0."""
         self.recipe, self.state.recipe = preparation.recipe, preparation.recipe.to_dict()
+        if preparation.shown is not None:
+            self.show_batch(preparation.shown)
         if preparation.head is None:
             return
         figures, weights = preparation.head
@@ -224,7 +226,7 @@ class Run:
         self._save_after = time.monotonic() + SAVE_INTERVAL_S
 
     def show_batch(self, inputs: torch.Tensor) -> None:
-        """Write a picture of the first batch, (N, 3, S, S) as the network sees it; cached features have none."""
+        """Write a picture of images as the network sees them, (N, 3, S, S); a batch of cached features has none."""
         if inputs.ndim == 4 and ranks.is_first():
             with atomic_path(self.folder / SAMPLES_NAME) as temporary:
                 temporary.write_bytes(encode_png(tile_batch(inputs, self.preprocessing), None))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnetkit.__main__ import main
+from tests.conftest import hide_packages
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,48 @@ def test_wrong_use_is_one_line(
     assert message in printed.err
     assert printed.err.startswith(f"resnetkit {words[0]}: ")
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("command", "missing"), [("evaluate", "sklearn"), ("compare", "scipy")])
+def test_what_is_not_installed_is_named_before_any_work(
+    images: Path, checkpoint_path: Path, run_script: Callable[..., Any], command: str, missing: str
+) -> None:
+    script = hide_packages(missing) + "\nfrom resnetkit.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
+    result = run_script(script, [command, str(checkpoint_path), str(images)], is_failure_expected=True)
+    assert result.exit_code == 1
+    expected = f"{command}: it needs {missing}, not installed here; pip install 'resnet-for-ikomia[evaluate]'"
+    assert result.output == f"resnetkit {expected}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(
+    images: Path, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Limits to the size of files stand for it: at the first file, and at the last, which is the largest."""
+    import resource
+
+    def run(output: str, limit: int) -> int:
+        words = [str(checkpoint_path), str(images), f"--output={tmp_path / output}", "--runtime=torch", "--quiet"]
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            return main(["evaluate", *words])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def read() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert run("old", resource.RLIM_INFINITY) == 0
+    capsys.readouterr()
+    old = read()
+    largest = (tmp_path / "old" / "report.html").stat().st_size
+    for output, limit in (("new", 100), ("new", largest - 100), ("old", largest - 100)):
+        assert run(output, limit) == 1
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(f"resnetkit evaluate: no space left to write into '{tmp_path}' (File too large)")
+        assert read() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_help_lists_what_has_an_influence(capsys: pytest.CaptureFixture[str]) -> None:

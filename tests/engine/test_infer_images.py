@@ -119,7 +119,7 @@ REFUSED = {
     "channels first": (np.zeros((3, 20, 20), np.uint8), r"got shape \(3, 20, 20\)"),
     "four axes": (np.zeros((1, 20, 20, 3), np.uint8), r"got shape \(1, 20, 20, 3\)"),
     "one axis": (np.zeros(20, np.uint8), r"got shape \(20,\)"),
-    "above 255": (np.full((20, 20, 3), 256.0, np.float32), "expected float values of 0..1 or 0..255, got 256"),
+    "above 255": (np.full((20, 20, 3), 900.0, np.float32), "expected float values of 0..1 or 0..255, got 900"),
     "negative": (np.full((20, 20, 3), -1, np.int32), "expected int32 values of 0..255, got -1"),
     "not a number": (np.full((20, 20, 3), np.nan, np.float32), "NaN or infinity"),
 }

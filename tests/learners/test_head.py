@@ -12,9 +12,11 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
+from PIL import Image
 
 from resnetkit.data.dataset import read_dataset
 from resnetkit.images.preprocessing import Preprocessing, normalize
+from resnetkit.images.reading import read_image
 from resnetkit.learners.head import _NEEDED_LATER, HeadLearner
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.learner import ImageSplits, shuffle
@@ -23,6 +25,7 @@ from resnetkit.machine.progress import Progress
 from resnetkit.probing.features import FeatureStore
 from resnetkit.runtimes.openvino_runtime import list_precisions
 from resnetkit.training.loop import train
+from resnetkit.training.state import read_state
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.weights.checkpoint import open_weights
 from resnetkit.weights.models import load_model
@@ -176,6 +179,31 @@ def test_the_head_is_kept_where_the_classes_are_the_same(digits_folder, make_par
     same, other = (initialize(parameters, ("0", "1", last)).state_dict["fc.weight"] for last in "27")
     assert same.equal(open_weights(first.folder).read_state_dict()["fc.weight"])
     assert not other.equal(same)
+
+
+@pytest.mark.parametrize("cached_views", [0, 1])
+def test_views_of_the_whole_split_are_shown(three_digits, make_parameters, backbone, cached_views):
+    parameters = make_parameters(feature_extract=True, model_weight_file=str(backbone), cached_views=cached_views)
+    folder = train(parameters, three_digits).folder
+    sheet = np.array(Image.open(folder / "training_samples.png"))
+    samples, preprocessing = read_dataset(three_digits, 0.2, 0).train, open_weights(folder).preprocessing
+    step = -(-len(samples) * (1 + cached_views) // 32)
+    side = preprocessing.input_size
+    for number, sample in enumerate(samples[::step]):
+        row, column = divmod(number * (1 + cached_views), 8)
+        tile = sheet[row * (side + 2) :, column * (side + 2) :][:side, :side]
+        seen = preprocessing.prepare(read_image(sample.path)).transpose(1, 2, 0)
+        np.testing.assert_allclose(tile.astype(int), seen.astype(int), atol=1)
+
+
+def test_it_is_said_which_classes_kept_their_rows(make_parameters, three_digits, tmp_path):
+    first = train(make_parameters(epochs=1), three_digits)
+    shutil.copytree(three_digits, tmp_path / "later")
+    for split in ("train", "val", "test"):
+        (tmp_path / "later" / split / "2").rename(tmp_path / "later" / split / "two")
+    later = train(make_parameters(epochs=1, model_weight_file=str(first.folder)), tmp_path / "later")
+    reasons = read_state(later.folder).recipe["reasons"]  # which the report shows
+    assert reasons["classes"] == "the head keeps the rows of 2 classes by their names; new: 'two'; dropped: '2'"
 
 
 def test_the_checkpoint_of_a_head_loads_as_a_whole_network(three_digits, make_parameters, backbone):

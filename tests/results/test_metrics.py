@@ -176,6 +176,12 @@ def test_intervals_are_scipys() -> None:
     np.testing.assert_allclose(compute_wilson_intervals(num_right, num_images), expected, atol=1e-7)
 
 
+def test_all_right_and_none_right_lie_in_their_intervals() -> None:
+    counts = np.arange(1, 5000)
+    assert (compute_wilson_intervals(counts, counts)[:, 1] == 1).all()
+    assert (compute_wilson_intervals(0 * counts, counts)[:, 0] == 0).all()
+
+
 @pytest.mark.parametrize("num_classes", [2, 7])
 def test_further_figures_are_scikit_learns(num_classes: int) -> None:
     labels, probabilities = _draw(num_classes, 300)
