@@ -121,9 +121,12 @@ def _choose_float_range(image: np.ndarray, low: float, high: float) -> ValueRang
         margin = _MAX_OVERSHOOT * white
         if low >= -margin and high <= white + margin:
             return 0, white
-        outside = np.count_nonzero((image < -margin) | (image > white + margin))
-        if outside <= _STRAY_SHARE * image.size:
+        allowed = _STRAY_SHARE * image.size
+        too_high = np.count_nonzero(image > white + margin)
+        if np.count_nonzero(image < -margin) + too_high <= allowed:
             return 0, white
+        if too_high <= allowed:
+            break  # a wider range would not be meant by values that are too low
     raise ImageError(f"expected float values of 0..1 or 0..255, got {low:.4g} to {high:.4g}; {_REMEDY}")
 
 

@@ -138,7 +138,7 @@ def test_bools_are_black_and_white() -> None:
         (np.array([[np.inf, 1]]), "finite"),
         (np.array([[-np.inf, 1]], np.float32), "finite"),
         (np.array([[-0.5, 1]]), r"0\.\.1 or 0\.\.255, got -0\.5 to 1"),
-        (np.array([[0, 256.0]]), r"0\.\.1 or 0\.\.255, got 0 to 256"),
+        (np.array([[0, 400.0]]), r"0\.\.1 or 0\.\.255, got 0 to 400"),
         (np.array([[-1, 1]]), r"values of 0\.\.255, got -1 to 1"),
         (np.array([[0, 65536]]), r"values of 0\.\.255, got 0 to 65536"),
         (np.zeros((2, 2), complex), "dtype complex128"),
