@@ -11,6 +11,7 @@ import http.server
 import importlib.util
 import json
 import os
+import pickle
 import runpy
 import shutil
 import signal
@@ -601,16 +602,31 @@ def imagenet_weights() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def digit_reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What a training on all of scikit-learn's 1,797 digits gives, with the settings and the split of `make demo`."""
+def digit_reader(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Any:
+    """What a training on all of scikit-learn's 1,797 digits gives, with the settings and the split of `make demo`.
+
+    The processes that test side by side train it once.
+    """
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "digit-reader"
+    kept = folder / "result.pickle"
+    with FileLock(folder.with_suffix(".lock")):
+        if not kept.is_file():
+            kept.write_bytes(pickle.dumps(train_digit_reader(folder)))
+        return pickle.loads(kept.read_bytes())
+
+
+def train_digit_reader(folder: Path) -> Any:
+    """Train as `make demo` does."""
     from resnetkit.parameters.training import TrainParameters
     from resnetkit.training.loop import train
 
     demo = runpy.run_path(str(REPOSITORY / "examples" / "demo.py"))
-    digits = tmp_path_factory.mktemp("all-digits") / "digits"
-    demo["write_digits"](digits)
-    settings = {**demo["TRAINING"], "output_folder": str(tmp_path_factory.mktemp("runs")), "tracking": "off"}
-    return train(TrainParameters().updated(settings), digits)
+    demo["write_digits"](folder / "digits")
+    settings = {**demo["TRAINING"], "output_folder": str(folder / "runs"), "tracking": "off"}
+    return train(TrainParameters().updated(settings), folder / "digits")
 
 
 @pytest.fixture(scope="session")

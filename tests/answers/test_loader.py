@@ -50,7 +50,7 @@ def counts(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def weights_folder(tmp_path_factory):
+def named_files(tmp_path_factory):
     """Bare weights: model.pth of a resnet18 with three outputs and classes.txt beside it; thousand.pth with 1000."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save(initialize_model("resnet18", 3, seed=0).state_dict(), folder / "model.pth")
@@ -87,9 +87,9 @@ def predict(loader, values, photographs):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_only_what_changed_is_loaded_again(weights_folder, tmp_path, counts, change, reloaded):
+def test_only_what_changed_is_loaded_again(named_files, tmp_path, counts, change, reloaded):
     for name in ("model.pth", "classes.txt", "names.txt"):
-        shutil.copy(weights_folder / name, tmp_path)
+        shutil.copy(named_files / name, tmp_path)
     shutil.copy(tmp_path / "model.pth", tmp_path / "twin.pth")
     loader, values = Loader(), make_values(model_weight_file=tmp_path / "model.pth")
     before = loader.load(values)
@@ -164,7 +164,7 @@ def test_weights_without_thresholds_refuse_a_wanted_accuracy(checkpoint_path):
 
 @pytest.mark.parametrize("was_enabled", [True, False])
 @pytest.mark.parametrize("name", ["model.pth", "missing.pth"])
-def test_loading_leaves_the_garbage_collector_as_it_was(weights_folder, monkeypatch, was_enabled, name):
+def test_loading_leaves_the_garbage_collector_as_it_was(named_files, monkeypatch, was_enabled, name):
     during = []
 
     def find_model(values):
@@ -179,9 +179,9 @@ def test_loading_leaves_the_garbage_collector_as_it_was(weights_folder, monkeypa
         gc.enable() if was_enabled else gc.disable()
         if name == "missing.pth":
             with pytest.raises(WeightsError, match="does not exist"):
-                Loader().load(make_values(model_weight_file=weights_folder / name))
+                Loader().load(make_values(model_weight_file=named_files / name))
         else:
-            Loader().load(make_values(model_weight_file=weights_folder / name))
+            Loader().load(make_values(model_weight_file=named_files / name))
         assert gc.isenabled() == was_enabled
     finally:
         gc.enable()
@@ -200,10 +200,10 @@ def test_naming_the_architecture_that_a_file_has_loads_no_network(tmp_path, coun
     assert counts["open_runtime"] == 1
 
 
-def test_a_file_that_was_replaced_is_seen(weights_folder, tmp_path, photographs, counts):
+def test_a_file_that_was_replaced_is_seen(named_files, tmp_path, photographs, counts):
     path = tmp_path / "model.pth"
     for name in ("model.pth", "classes.txt"):
-        shutil.copy(weights_folder / name, tmp_path)
+        shutil.copy(named_files / name, tmp_path)
     loader, values = Loader(), make_values(model_weight_file=path)
     before = predict(loader, values, photographs)
     torch.save(initialize_model("resnet18", 3, seed=9).state_dict(), tmp_path / "new.pth")
@@ -218,7 +218,7 @@ def test_a_file_that_was_replaced_is_seen(weights_folder, tmp_path, photographs,
     path.unlink()
     with pytest.raises(WeightsError, match="does not exist"):
         loader.load(values)
-    shutil.copy(weights_folder / "model.pth", path)
+    shutil.copy(named_files / "model.pth", path)
     np.testing.assert_allclose(predict(loader, values, photographs), before, atol=1e-6)
 
 
@@ -248,27 +248,27 @@ def test_weights_of_a_graph_that_were_replaced_beside_it_are_seen(make_network, 
     assert not np.allclose(before, predict(loader, values, photographs))
 
 
-def test_two_loaders_share_nothing(weights_folder, photographs):
+def test_two_loaders_share_nothing(named_files, photographs):
     first, second = Loader(), Loader()
-    values = make_values(model_weight_file=weights_folder / "model.pth")
+    values = make_values(model_weight_file=named_files / "model.pth")
     before = predict(first, values, photographs)
     predict(second, values.updated({"input_size": 32, "threads": 1}), photographs)
     assert first.load(values).runtime is not second.load(values).runtime
     np.testing.assert_array_equal(predict(first, values, photographs), before)
 
 
-def test_a_bare_state_dict_takes_imagenets_preprocessing(weights_folder):
+def test_a_bare_state_dict_takes_imagenets_preprocessing(named_files):
     loader = Loader()
-    model = loader.load(InferParameters().updated({"model_weight_file": weights_folder / "model.pth"}))
+    model = loader.load(InferParameters().updated({"model_weight_file": named_files / "model.pth"}))
     preprocessing = model.preprocessing
     assert (preprocessing.input_size, preprocessing.resize_size, preprocessing.resize_mode) == (224, 256, "crop")
     assert (loader.weights.identity.num_classes, loader.weights.is_self_describing) == (3, False)
 
 
-def test_preprocessing_beside_a_bare_state_dict_is_found(weights_folder, tmp_path, caplog):
+def test_preprocessing_beside_a_bare_state_dict_is_found(named_files, tmp_path, caplog):
     path = tmp_path / "model.pth"
     for name in (path.name, "classes.txt"):
-        shutil.copy(weights_folder / name, tmp_path)
+        shutil.copy(named_files / name, tmp_path)
     loader, values = Loader(), InferParameters().updated({"model_weight_file": path, "runtime": "torch"})
     with caplog.at_level(logging.INFO):
         assert loader.load(values).preprocessing.input_size == 224
@@ -297,18 +297,18 @@ def test_names_are_printable(tmp_path, checkpoint_path):
     assert classes == ("\\x1b[31mred", "two\\nlines", names[2])
 
 
-def test_a_state_dict_of_parameters_with_gradients_runs_in_openvino(weights_folder, tmp_path, photographs, caplog):
-    weights = torch.load(weights_folder / "model.pth", weights_only=True)
+def test_a_state_dict_of_parameters_with_gradients_runs_in_openvino(named_files, tmp_path, photographs, caplog):
+    weights = torch.load(named_files / "model.pth", weights_only=True)
     weights = {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in weights.items()}
     torch.save(weights, tmp_path / "model.pth")
-    shutil.copy(weights_folder / "classes.txt", tmp_path)
+    shutil.copy(named_files / "classes.txt", tmp_path)
     model = Loader().load(make_values(model_weight_file=tmp_path / "model.pth", runtime="auto", device="cpu"))
     assert model.runtime.name == "openvino"
 
 
-def test_a_file_overwritten_in_place_with_its_time_kept_is_seen(weights_folder, tmp_path, photographs):
+def test_a_file_overwritten_in_place_with_its_time_kept_is_seen(named_files, tmp_path, photographs):
     for name in ("model.pth", "classes.txt"):
-        shutil.copy(weights_folder / name, tmp_path)
+        shutil.copy(named_files / name, tmp_path)
     path, loader = tmp_path / "model.pth", Loader()
     values = make_values(model_weight_file=path, runtime="openvino", heatmap=True)
     before = predict(loader, values, photographs)
@@ -352,20 +352,20 @@ def test_addresses_and_the_home_folder_are_understood(checkpoint_path, tmp_path,
         assert loader.weights.file.path == tmp_path / "my model.safetensors"
 
 
-def test_names_come_from_the_class_file_then_from_beside_then_from_imagenet(weights_folder, tmp_path):
+def test_names_come_from_the_class_file_then_from_beside_then_from_imagenet(named_files, tmp_path):
     def read_names(**changes):
         return Loader().load(make_values(**changes)).classes
 
-    path = weights_folder / "model.pth"
-    assert read_names(model_weight_file=path, class_file=weights_folder / "names.txt") == ("a", "b", "c")
+    path = named_files / "model.pth"
+    assert read_names(model_weight_file=path, class_file=named_files / "names.txt") == ("a", "b", "c")
     assert read_names(model_weight_file=path) == ("cat", "dog", "fish")
-    shutil.copy(weights_folder / "thousand.pth", tmp_path)
+    shutil.copy(named_files / "thousand.pth", tmp_path)
     assert read_names(model_weight_file=tmp_path / "thousand.pth") == get_imagenet_classes()
 
 
-def test_a_class_file_that_is_not_needed_is_reported_once(checkpoint_path, weights_folder, caplog):
+def test_a_class_file_that_is_not_needed_is_reported_once(checkpoint_path, named_files, caplog):
     loader = Loader()
-    values = make_values(model_weight_file=checkpoint_path, class_file=weights_folder / "names.txt")
+    values = make_values(model_weight_file=checkpoint_path, class_file=named_files / "names.txt")
     assert loader.load(values).classes == ("cat", "dog", "fish")
     loader.load(values)
     assert [record.getMessage() for record in caplog.records] == [
@@ -388,11 +388,11 @@ def test_a_class_file_that_is_not_needed_is_reported_once(checkpoint_path, weigh
     ],
     ids=["no weights", "no class file", "too few names", "another architecture", "no such device"],
 )
-def test_what_does_not_fit_is_an_error_of_the_plugin(weights_folder, changes, error, message):
-    (weights_folder / "short.txt").write_text("one\n")
+def test_what_does_not_fit_is_an_error_of_the_plugin(named_files, changes, error, message):
+    (named_files / "short.txt").write_text("one\n")
     paths = ("class_file", "model_weight_file")
-    changes = {name: weights_folder / value if name in paths else value for name, value in changes.items()}
-    values = make_values(**{"model_weight_file": weights_folder / "model.pth", **changes})
+    changes = {name: named_files / value if name in paths else value for name, value in changes.items()}
+    values = make_values(**{"model_weight_file": named_files / "model.pth", **changes})
     with pytest.raises(error, match=rf"^.*{message}") as caught:
         Loader().load(values)
     assert "\n" not in str(caught.value)
@@ -421,11 +421,11 @@ def test_a_foreign_graph_is_refused(tmp_path):
 
 
 @pytest.fixture
-def imagenet_cache(monkeypatch, tmp_path, weights_folder):
+def imagenet_cache(monkeypatch, tmp_path, named_files):
     """Torch's cache folder with seeded weights in the place of resnet18's."""
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    shutil.copy(weights_folder / "thousand.pth", folder / ARCHITECTURES["resnet18"].get_weights().file_name)
+    shutil.copy(named_files / "thousand.pth", folder / ARCHITECTURES["resnet18"].get_weights().file_name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return folder
 
