@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resnetkit.runtimes import openvino_runtime
 from resnetkit.runtimes.cache import CompiledCache, make_key
 from resnetkit.runtimes.choice import RuntimeOptions, open_runtime
 from resnetkit.weights.errors import WeightsError
@@ -149,6 +150,22 @@ def test_what_changes_the_network_changes_the_entry(make_network, tmp_path):
         assert len(list_entries(tmp_path)) == count, change
     open_runtime(source, RuntimeOptions("openvino", threads=1), tmp_path)
     assert len(list_entries(tmp_path)) == count
+
+
+@pytest.mark.parametrize("version", ["ours", "OpenVINO's"])
+def test_an_entry_of_another_version_is_not_used(make_network, tmp_path, monkeypatch, version):
+    network = make_network()
+    with monkeypatch.context() as patch:
+        if version == "ours":
+            patch.setattr(openvino_runtime, "GRAPH_VERSION", -1)
+        else:
+            patch.setattr(openvino_runtime.ov, "get_version", lambda: "2020.1")
+        open_runtime(network.source, OPENVINO, tmp_path)
+    (other,) = list_entries(tmp_path)
+    (tmp_path / other).write_bytes(b"what this version cannot read")
+    output = open_runtime(network.source, OPENVINO, tmp_path).run(network.images)
+    np.testing.assert_allclose(output.logits, network.outputs[0], atol=1e-4)
+    assert len(list_entries(tmp_path)) == 2
 
 
 def test_without_a_folder_or_hash_nothing_is_cached(make_network, tmp_path):
