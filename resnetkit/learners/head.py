@@ -126,7 +126,8 @@ class HeadLearner:
         step = -(-len(self._labels[split]) * len(self._views[split]) // _NUM_SHOWN)
         for batch in batches:
             if split == "train":
-                self._shown.append(batch.images[torch.from_numpy(batch.indices % step == 0)])
+                is_shown = torch.from_numpy(batch.indices % step == 0)
+                self._shown += [batch.images[is_shown]] if is_shown.any() else []
             yield batch
 
     def solve(self, progress: Progress) -> ProbePath:

@@ -227,6 +227,18 @@ def test_a_store_gives_back_what_was_written(tmp_path, memory_bound):
     store.close()
 
 
+def test_parts_without_an_image_to_show_are_computed_again(make_head, monkeypatch, tmp_path):
+    monkeypatch.setattr("resnetkit.probing.features.FeatureStore.__init__.__defaults__", (0,))
+    monkeypatch.setattr("resnetkit.probing.feature_parts._BATCHES", 1)
+    first, _ = make_head(cached_views=3, batch_size=8)
+    parts = sorted((tmp_path / "features").glob("train-*.npz"))
+    parts[-1].unlink()  # the last of 33 images, of which each fifth is shown
+    again, _ = make_head(cached_views=3, batch_size=8)
+    assert (len(first._shown), again._shown) == (len(parts) - 1, [])
+    for (features, _), (other, _) in zip(first.read_batches(0), again.read_batches(0), strict=True):
+        assert features.equal(other)
+
+
 def test_a_mapped_file_changes_nothing(three_digits, make_parameters, backbone, monkeypatch):
     parameters = make_parameters(feature_extract=True, model_weight_file=str(backbone))
     in_memory = train(parameters, three_digits).checkpoint.read_bytes()
