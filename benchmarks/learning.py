@@ -7,9 +7,9 @@ the test images, means over seeds ± the standard error of the mean; a seed chan
 augmentation, while splits stay. scikit-learn's fits have no seed.
 
 Seconds are CPU seconds of the process, all threads together, and wall seconds, medians of the runs of one day on one
-machine; learners that did not run on the last of these days have none. Imports are left out on both sides. Ours are
-those of the whole `train`: images read and checked, training, evaluation on validation and test images, calibration,
-charts and the report page. A peer's begin with reading and end with the last step; testing is not counted.
+machine; learners that did not run on the last of these days have none. Imports are left out on both sides. A peer's
+begin with reading and end with the answers for the test images, so do ours, and ours are those of the whole `train`:
+images checked, calibration, charts and the report page as well.
 
     python benchmarks/learning.py --data FOLDER [--sets sign15 digits] [--learners full timm] [--seeds 3]
 

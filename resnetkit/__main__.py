@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +28,10 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: The arguments; those of the process by default.
     """
-    words = sys.argv[1:] if words is None else words
+    if words is None:
+        words = sys.argv[1:]
+        # At its end Python searches all that there is for garbage, several times: with torch, for 1.5 seconds.
+        atexit.register(gc.freeze)
     if words and words[0] in COMMANDS:
         from resnetkit.commands.program import run_command
 

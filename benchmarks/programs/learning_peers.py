@@ -11,7 +11,8 @@ otherwise:
   epochs, random resized crop and mirror, the epoch of the best validation accuracy kept; in batches of 8.
 - timm: timm's parts as its training script puts them together for few images: 30 epochs of AdamW, 5e-4, decay 0.05
   (none on norms and biases), warm-up and cosine, RandAugment `rand-m6-mstd0.5-inc1`, a mirror, crops of at least 0.35
-  of the area, label smoothing 0.1, averaged weights. `timm_still` does not mirror.
+  of the area, label smoothing 0.1, averaged weights, which are looked at on the validation images after every epoch;
+  the best are kept. `timm_still` does not mirror.
 - sklearn: LogisticRegression on the features of the frozen network; as they are or standardized, and C from 1e-4 to 10
   by decades, whichever is most often right on the validation images (of equals the smaller C).
 """
@@ -161,16 +162,14 @@ def train_tutorial(task: Task) -> Predict:
             F.cross_entropy(network(images), labels).backward()
             optimizer.step()
         schedule.step()
-        shares, labels = predict_torch(network, val)
-        accuracy = (shares.argmax(1) == labels).float().mean().item()
-        if accuracy > best_accuracy:
+        if (accuracy := measure(network, val)) > best_accuracy:
             best, best_accuracy = copy.deepcopy(network.state_dict()), accuracy
     network.load_state_dict(best)
     return lambda: predict_torch(network, task.open("test", 64))
 
 
 def train_timm(task: Task, mirror: float = 0.5) -> Predict:
-    """Train with timm's parts; the averaged weights of the last epoch are kept."""
+    """Train with timm's parts; of the averaged weights, the epoch with the best validation accuracy is kept."""
     from timm.data import create_transform
     from timm.optim import create_optimizer_v2
     from timm.scheduler import CosineLRScheduler
@@ -181,7 +180,7 @@ def train_timm(task: Task, mirror: float = 0.5) -> Predict:
         mean=MEAN, std=STD,
     ).transforms  # fmt: skip
     augment = [step for step in steps if step.__class__.__name__ not in ("ToTensor", "MaybeToTensor", "Normalize")]
-    train = task.open("train", 32, augment)
+    train, val = task.open("train", 32, augment), task.open("val", 64)
     network = task.build_network(len(train.dataset.classes))
     optimizer = create_optimizer_v2(network, opt="adamw", lr=5e-4, weight_decay=0.05)
     total = TIMM_EPOCHS * len(train)
@@ -189,6 +188,7 @@ def train_timm(task: Task, mirror: float = 0.5) -> Predict:
         optimizer, t_initial=total, warmup_t=total // 10, warmup_lr_init=1e-6, warmup_prefix=True, t_in_epochs=False
     )
     average = ModelEmaV3(network, decay=0.99, use_warmup=True)
+    best, best_accuracy = network.state_dict(), -1.0
     step = 0
     for _ in range(TIMM_EPOCHS):
         network.train()
@@ -200,7 +200,10 @@ def train_timm(task: Task, mirror: float = 0.5) -> Predict:
             optimizer.step()
             step += 1
             average.update(network, step=step)
-    return lambda: predict_torch(average.module, task.open("test", 64))
+        if (accuracy := measure(average.module, val)) > best_accuracy:
+            best, best_accuracy = copy.deepcopy(average.module.state_dict()), accuracy
+    network.load_state_dict(best)
+    return lambda: predict_torch(network, task.open("test", 64))
 
 
 def fit_sklearn(task: Task) -> Predict:
@@ -245,6 +248,12 @@ def predict_torch(network: nn.Module, batches: DataLoader, is_softmax: bool = Tr
     return torch.cat(logits).softmax(1) if is_softmax else torch.cat(logits), torch.cat(labels)
 
 
+def measure(network: nn.Module, batches: DataLoader) -> float:
+    """Return the accuracy."""
+    shares, labels = predict_torch(network, batches)
+    return (shares.argmax(1) == labels).float().mean().item()
+
+
 PEERS: dict[str, Callable[[Task], Predict]] = {
     "fastai": train_fastai,
     "fastai_16": partial(train_fastai, batch_size=16),
@@ -266,7 +275,7 @@ IMPORTS = {
 
 
 def main() -> None:
-    """Train one peer, write the probabilities of the test images, and print the seconds of training as JSON."""
+    """Train one peer, write the probabilities of the test images, and print the seconds of both as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("data", type=Path)
@@ -283,8 +292,8 @@ def main() -> None:
 
     began, began_cpu = time.monotonic(), time.process_time()
     predict = PEERS[given.peer](Task(given.data, given.weights, given.input_size, given.seed))
-    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - began_cpu
     probabilities, labels = predict()
+    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - began_cpu
     np.savez(given.output, labels=labels.numpy(), probabilities=probabilities.double().numpy())
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}))
 

@@ -115,8 +115,8 @@ def choose_changes(parameters: TrainParameters) -> Changes:
 
 
 def choose_batch_size(num_images: int) -> int:
-    """Return 32, or 64 where an epoch has at least 20 steps of it."""
-    return 64 if num_images >= 20 * 64 else 32
+    """Return 32, or 64 where an epoch has at least 16 steps of it."""
+    return 64 if num_images >= 16 * 64 else 32
 
 
 def choose_epochs(has_weights: bool, num_images: int) -> int:
@@ -192,7 +192,7 @@ def _choose_for_network(parameters: TrainParameters, num_images: int) -> Recipe:
         reasons={
             "optimizer": "AdamW reaches in few epochs what SGD reaches, over a wider range of rates",
             "learning_rate": f"{rate:.2g} for AdamW from {start}, with the root of the batch size below 32",
-            "batch_size": f"{batch_size} for {num_images} images: 64 from 20 steps in an epoch",
+            "batch_size": f"{batch_size} for {num_images} images: 64 from 16 steps in an epoch",
             "epochs": f"{epochs}: {passes} / root of {num_images} images, from {fewest} to {most}",
             "weight_decay": "0.05, decoupled; none on norms and biases",
             "label_smoothing": "0.1; the calibration that it costs comes back with the fitted temperature",

@@ -20,6 +20,7 @@ import numpy as np
 
 from resnetkit.answers.fonts import shorten_names
 from resnetkit.machine.files import atomic_path, write_text
+from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import check_stop
 from resnetkit.results.decision_plots import draw_class_curves, draw_thresholds
 from resnetkit.results.mistakes_plot import draw_mistakes
@@ -187,7 +188,8 @@ def write_report(folder: Path, data: ReportData) -> Path:
         Path of the page.
     """
     shown, names = data.splits[0].mistakes, _name_classes(data.classes)
-    with ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:  # one picture, while the next is drawn
+    # One picture is encoded while the next is drawn; a search through all that training made would find no garbage.
+    with pause_garbage_collection(), ThreadPoolExecutor(1, thread_name_prefix="encoding") as encoder:
         mistakes = encoder.submit(encode_png, to_array(draw_mistakes(shown, names)), None) if shown else None
         charts = _draw_charts(data, names, encoder)
     check_stop()

@@ -43,7 +43,7 @@ def test_from_scratch_what_is_hard_takes_twice_the_epochs(accuracy, epochs):
     assert recipe.reasons["epochs"].startswith(f"{epochs}: ")
 
 
-@pytest.mark.parametrize(("num_images", "batch_size"), [(10, 32), (1_279, 32), (1_280, 64)])
+@pytest.mark.parametrize(("num_images", "batch_size"), [(10, 32), (1_023, 32), (1_024, 64)])
 def test_batches_are_larger_where_an_epoch_has_many(num_images, batch_size):
     assert choose(num_images, **FULL).batch_size == batch_size
 
