@@ -11,8 +11,9 @@ otherwise:
   epochs, random resized crop and mirror, the epoch of the best validation accuracy kept; in batches of 8.
 - timm: timm's parts as its training script puts them together for few images: 30 epochs of AdamW, 5e-4, decay 0.05
   (none on norms and biases), warm-up and cosine, RandAugment `rand-m6-mstd0.5-inc1`, a mirror, crops of at least 0.35
-  of the area, label smoothing 0.1, averaged weights, which are looked at on the validation images after every epoch;
-  the best are kept. `timm_still` does not mirror.
+  of the area, label smoothing 0.1, averaged weights, which the script looks at on the validation images after every
+  epoch. Those of the last epoch are taken: on these data they are better than those of the best. `timm_still` does not
+  mirror.
 - sklearn: LogisticRegression on the features of the frozen network; as they are or standardized, and C from 1e-4 to 10
   by decades, whichever is most often right on the validation images (of equals the smaller C).
 """
@@ -169,7 +170,7 @@ def train_tutorial(task: Task) -> Predict:
 
 
 def train_timm(task: Task, mirror: float = 0.5) -> Predict:
-    """Train with timm's parts; of the averaged weights, the epoch with the best validation accuracy is kept."""
+    """Train with timm's parts; the averaged weights of the last epoch are kept."""
     from timm.data import create_transform
     from timm.optim import create_optimizer_v2
     from timm.scheduler import CosineLRScheduler
@@ -188,7 +189,6 @@ def train_timm(task: Task, mirror: float = 0.5) -> Predict:
         optimizer, t_initial=total, warmup_t=total // 10, warmup_lr_init=1e-6, warmup_prefix=True, t_in_epochs=False
     )
     average = ModelEmaV3(network, decay=0.99, use_warmup=True)
-    best, best_accuracy = network.state_dict(), -1.0
     step = 0
     for _ in range(TIMM_EPOCHS):
         network.train()
@@ -200,10 +200,8 @@ def train_timm(task: Task, mirror: float = 0.5) -> Predict:
             optimizer.step()
             step += 1
             average.update(network, step=step)
-        if (accuracy := measure(average.module, val)) > best_accuracy:
-            best, best_accuracy = copy.deepcopy(average.module.state_dict()), accuracy
-    network.load_state_dict(best)
-    return lambda: predict_torch(network, task.open("test", 64))
+        measure(average.module, val)
+    return lambda: predict_torch(average.module, task.open("test", 64))
 
 
 def fit_sklearn(task: Task) -> Predict:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnetkit.commands.options import CommandParser, read_parameters
-from resnetkit.commands.program import Answer
+from resnetkit.commands.program import FAILURE, SUCCESS, Answer
 from resnetkit.machine.files import resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import Progress
 from resnetkit.parameters.declaration import ParameterError, suggest
 from resnetkit.parameters.inference import InferParameters
+
+if TYPE_CHECKING:
+    from resnetkit.folders.classification import Summary
+    from resnetkit.jobs.job import JobSummary
 
 SUMMARY = "Classify images into a table, a row a file; a table that is there already is gone on with."
 USAGE = "MODEL PATH..."
@@ -79,7 +84,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
     options = TableOptions(arguments.probabilities, pictures)
     output = Path(arguments.output).expanduser()
     summary = classify_into_table(Classifier(values), arguments.paths, output, options, progress)
-    return Answer([str(summary)], {**vars(summary), "output": str(output)})
+    return _answer(summary, summary.num_rows + summary.num_there)
 
 
 def _classify_into_parts(values: InferParameters, arguments: argparse.Namespace, progress: Progress) -> Answer:
@@ -101,7 +106,13 @@ def _classify_into_parts(values: InferParameters, arguments: argparse.Namespace,
     )
     output = Path(arguments.output).expanduser()
     summary = classify_into_parts(Classifier(values), arguments.paths, output, options, progress)
-    return Answer([str(summary)], {**vars(summary), "output": str(output)})
+    return _answer(summary, summary.num_files)
+
+
+def _answer(summary: Summary | JobSummary, num_files: int) -> Answer:
+    """Say what came of it; where no file at all could be read, that is a failure."""
+    status = FAILURE if 0 < num_files == summary.num_errors else SUCCESS
+    return Answer([str(summary)], {**vars(summary), "output": str(summary.output)}, status)
 
 
 def _read_count(option: str, text: str, lowest: int) -> int:

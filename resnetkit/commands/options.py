@@ -72,13 +72,15 @@ class CommandParser(argparse.ArgumentParser):
         group.add_argument("-h", "--help", action="help", help="Show this list.")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse the words after the command's name; `words` of the result says them again, without ambiguity.
+        """Parse the words after the command's name, which are options and paths in any order.
+
+        `words` of the result says them again, without ambiguity.
 
         Raises:
             ParameterError: An option is unknown or has no value, or an argument is missing.
         """
         completed = list(self._complete(words))
-        return self.parse_args(completed, argparse.Namespace(words=tuple(completed)))
+        return self.parse_intermixed_args(completed, argparse.Namespace(words=tuple(completed)))
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of ending the process."""

@@ -36,10 +36,12 @@ class Answer:
     Attributes:
         lines: For people and shell scripts.
         json: The same and more, for programs: with `--json`.
+        status: Exit status of the process.
     """
 
     lines: Sequence[str]
     json: Mapping[str, Any]
+    status: int = SUCCESS
 
 
 class Command(Protocol):
@@ -81,14 +83,15 @@ def run_command(name: str, words: Sequence[str]) -> int:
             progress = Progress(interruption.is_requested, is_quiet=arguments.quiet)
             with redirect_stdout(sys.stderr):
                 answer = command.run(arguments, progress)
-            if answer is not None:
-                _print(json.dumps(answer.json, ensure_ascii=False) if arguments.json else "\n".join(answer.lines))
+            if answer is None:
+                return SUCCESS
+            _print(json.dumps(answer.json, ensure_ascii=False) if arguments.json else "\n".join(answer.lines))
         except Stopped as stopped:
             logger.warning("%s", stopped)
             return interruption.status if interruption.is_requested() else STOPPED_ELSEWHERE
         except Exception as error:
             return WRONG_USE if isinstance(error, JointError) and error.is_told else _report(error)
-    return SUCCESS
+    return answer.status
 
 
 def write_command(name: str, words: Sequence[str]) -> str:

@@ -48,6 +48,15 @@ def test_a_folder_becomes_a_table(checkpoint_path, photos, tmp_path, monkeypatch
     assert (answer["num_rows"], answer["num_there"], answer["output"]) == (0, 6, "answers.csv")
 
 
+@pytest.mark.parametrize("output", ["answers.csv", "parts/"])
+def test_it_is_a_failure_where_no_file_can_be_read(checkpoint_path, photos, tmp_path, capsys, output):
+    words = ["classify", str(checkpoint_path), "--output", f"{tmp_path}/{output}", str(photos / "broken.jpg")]
+    assert main(words) == 1
+    assert "cannot be read" in capsys.readouterr().out
+    words[3] = f"{tmp_path}/both-{output}"
+    assert main([words[0], words[1], str(photos / "china.jpg"), *words[2:]]) == 0
+
+
 def test_a_list_on_standard_input(checkpoint_path, photos, tmp_path):
     paths = "\n".join(str(path) for path in sorted(photos.glob("*.jpg")))
     command = [sys.executable, "-m", "resnetkit", "classify", str(checkpoint_path), "-", "--output", "a.jsonl"]

@@ -246,10 +246,19 @@ def run_command(words: Sequence[str], folder: Path, variables: Mapping[str, str]
     return status, (folder / "said.txt").read_text(encoding="utf-8"), addresses
 
 
+def can_ray_start() -> bool:
+    """Tell whether Ray's own processes run here, without anything of ours."""
+    code = "import ray; ray.init('local', num_cpus=1, include_dashboard=False); ray.shutdown()"
+    variables = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    try:
+        return subprocess.run([sys.executable, "-c", code], env=variables, timeout=90, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install '.[scale]'")
-@pytest.mark.skipif("RAY_TESTS" not in os.environ, reason="Ray takes 90 seconds: RAY_TESTS=1 make test")
 def test_ray_loses_but_the_deadly_part_and_the_other_engine_does_it(checkpoint_path, pictures, tmp_path):
     source = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     shutil.copy(source / "0-damaged.png", source / "1-deadly.png")
@@ -262,6 +271,8 @@ def test_ray_loses_but_the_deadly_part_and_the_other_engine_does_it(checkpoint_p
     status, said, addresses = run_command(
         [*words, "--engine=ray", "--workers", workers], tmp_path, {"PYTHONPATH": paths}
     )
+    if status != 1 and not can_ray_start():
+        pytest.skip("Ray itself does not start on this machine")
     assert status == 1, said
     assert f"1 of 5 parts could not be done, in two passes: {lost};" in said
     assert addresses
