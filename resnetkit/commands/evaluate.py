@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnetkit.commands.options import CommandParser, read_parameters
 from resnetkit.commands.program import Answer
-from resnetkit.machine.files import resolve_path
+from resnetkit.machine.files import check_place, resolve_path
 from resnetkit.machine.imports import pause_garbage_collection
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
         raise ParameterError(f"no model; expected a path of a weights file or run folder, or {IMAGENET}, got ''")
     parameters = read_parameters(arguments, InferParameters)
     folder = _choose_folder(arguments.output, parameters)
+    check_place(folder)
     with pause_garbage_collection():
         from resnetkit.answers.loader import Loader, describe
         from resnetkit.evaluation.evaluation import evaluate, write_evaluation

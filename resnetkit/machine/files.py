@@ -106,6 +106,16 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def check_place(folder: Path) -> None:
+    """Check that `atomic_folder` can make a folder, before long work whose result it is for.
+
+    Raises:
+        OSError: Where it would lie, nothing can be written.
+    """
+    with tempfile.TemporaryFile(dir=next(path for path in folder.absolute().parents if path.exists())):
+        pass
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file with Unix line ends, whole or not at all; see `to_encodable` for odd file names."""
     with atomic_path(path) as temporary:

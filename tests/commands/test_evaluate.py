@@ -119,6 +119,15 @@ def test_what_is_not_installed_is_named_before_any_work(
     assert result.output == f"resnetkit {expected}\n"
 
 
+def test_a_place_where_nothing_can_be_written_is_named_before_any_work(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    words = ["evaluate", str(checkpoint_path), str(tmp_path / "no data set"), f"--output={tmp_path / 'file' / 'new'}"]
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith(f"resnetkit evaluate: Not a directory: '{tmp_path / 'file'}")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(
     images: Path, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -268,10 +268,13 @@ def test_ray_loses_but_the_deadly_part_and_the_other_engine_does_it(checkpoint_p
     paths = os.pathsep.join([str(tmp_path / "hook"), os.environ["PYTHONPATH"]])
     words = ["classify", str(checkpoint_path), str(source), "--output", f"{tmp_path / 'parts'}/", "--part-size=10"]
     workers = str(max(1, len(os.sched_getaffinity(0))))  # as many as cores: none is left for anything else
-    status, said, addresses = run_command(
-        [*words, "--engine=ray", "--workers", workers], tmp_path, {"PYTHONPATH": paths}
-    )
-    if status != 1 and not can_ray_start():
+    for _ in range(2):  # on a busy machine, Ray's own processes may need longer to start than Ray gives them
+        status, said, addresses = run_command(
+            [*words, "--engine=ray", "--workers", workers], tmp_path, {"PYTHONPATH": paths}
+        )
+        if "during startup" not in said:
+            break
+    if lost not in said and not can_ray_start():
         pytest.skip("Ray itself does not start on this machine")
     assert status == 1, said
     assert f"1 of 5 parts could not be done, in two passes: {lost};" in said
