@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +19,7 @@ from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.initialization import Start
 from resnetkit.learners.learner import ImageSplits, Predictions, Preparation, shuffle
 from resnetkit.learners.optimization import choose_criterion, compute_class_weights
-from resnetkit.learners.recipe import Recipe
+from resnetkit.learners.recipe import Recipe, choose_epochs
 from resnetkit.machine import ranks
 from resnetkit.machine.imports import start_importing
 from resnetkit.machine.progress import Progress
@@ -49,6 +50,9 @@ _NEEDED_LATER = (
 
 #: Logits of all images that cross-validation keeps: 512 MiB.
 _MAX_KEPT_LOGITS = 1 << 27
+#: Times what its features take that an image takes in training the whole network, about: forward and backward, the
+#: optimizer, and PyTorch in place of OpenVINO.
+_STEP_COST = 5
 #: Views of training images that are kept to be shown, at most.
 _NUM_SHOWN = 32
 
@@ -85,6 +89,7 @@ class HeadLearner:
         self._stores: dict[str, FeatureStore] = {}
         self._shown: list[torch.Tensor] = []
         self._readable: dict[str, np.ndarray] = {}
+        self._seconds_per_view: float | None = None
 
     def prepare(self, folder: Path, progress: Progress, is_resumed: bool = False) -> Preparation:  # noqa: ARG002
         """Compute the features of all images; beyond a bound they lie in `folder`."""
@@ -101,7 +106,7 @@ class HeadLearner:
 
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
         """Compute the features of all images of some splits, all views of each."""
-        self._folder = folder
+        self._folder, began, is_measured = folder, time.monotonic(), True
         num_batches = sum(map(self._count_feature_batches, splits))
         with progress.show("features", num_batches, "batch", share=0.7) as bar:
             for split in splits:
@@ -114,12 +119,24 @@ class HeadLearner:
                     batches = self._keep_shown(split, progress.watch(read(), bar))
                     self._readable[split] = compute_features(self._runtime, batches, store, len(views))
                     continue
+                is_measured = False  # perhaps others do them, or an earlier start has done them
                 parts = FeatureParts(folder, split, len(self._labels[split]), count, len(views))
                 for share in parts.list_missing():
                     parts.compute(self._runtime, share, self._keep_shown(split, progress.watch(read(share), bar)))
                 ranks.gather(None)  # all parts are there
                 if ranks.is_first():
                     self._readable[split] = parts.load(store)
+        if is_measured:
+            count = sum(len(self._labels[split]) * len(self._views[split]) for split in splits)
+            self._seconds_per_view = (time.monotonic() - began) / count
+
+    def estimate_network_seconds(self) -> float | None:
+        """Return about how long the whole network would train here; None where features were not all computed now."""
+        if self._seconds_per_view is None:
+            return None
+        num_train, num_val = len(self._labels["train"]), len(self._labels["val"])
+        views = choose_epochs(has_weights=True, num_images=num_train) * (_STEP_COST * num_train + num_val)
+        return views * self._seconds_per_view
 
     def _keep_shown(self, split: str, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Keep all views of a few training images, from the first class to the last."""

@@ -33,6 +33,13 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def estimate_duration(seconds: float) -> str:
+    """Return a duration as it can be foretold: in tens of seconds, in minutes, or in hours."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.0f} hours"
+
+
 def format_date(text: str) -> str:
     """Return an ISO 8601 date and time to the minute; any other text as it is."""
     try:

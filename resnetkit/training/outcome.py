@@ -26,6 +26,7 @@ from resnetkit.exports.export import (
     export_openvino,
     export_pth,
 )
+from resnetkit.learners.head import HeadLearner
 from resnetkit.learners.label_check import LabelCheck, check_labels
 from resnetkit.learners.learner import Predictions
 from resnetkit.learners.optimization import choose_criterion
@@ -34,6 +35,7 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.unused import find_unused
 from resnetkit.results.calibration import fit_temperature
 from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
+from resnetkit.results.page_text import estimate_duration
 from resnetkit.results.pictures import collect_samples
 from resnetkit.results.report import CONFUSION_NAME, CURVES_NAME, REPORT_NAME, ReportData, SplitFigures, write_report
 from resnetkit.runtimes.choice import open_runtime
@@ -231,7 +233,7 @@ def _write_report(
     labels: LabelCheck,
 ) -> None:
     skipped = run.splits.get_skipped()
-    notes = [result.reason[0].upper() + result.reason[1:] + "."]
+    notes = [result.reason[0].upper() + result.reason[1:] + ".", *_suggest_whole_network(run)]
     if skipped:
         notes.append(f"{len(skipped)} images became unreadable while training ran and were left out.")
     data = ReportData(
@@ -258,6 +260,19 @@ def _write_report(
         finished_at=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
     write_report(run.folder, data)
+
+
+def _suggest_whole_network(run: Run) -> list[str]:
+    """Say, where the head alone was trained, what more there is and what it would take here."""
+    seconds = run.learner.estimate_network_seconds() if isinstance(run.learner, HeadLearner) else None
+    if seconds is None:
+        return []
+    text = (
+        "Only the last layer was trained. Training the whole network (feature_extract=False) often learns more; "
+        f"on this machine it would take about {estimate_duration(seconds)}."
+    )
+    logger.info("%s", text)
+    return [text]
 
 
 def _explain_choice(run: Run) -> str:

@@ -19,7 +19,14 @@ from resnetkit.evaluation.decisions import compute_curves
 from resnetkit.exports.export import ExportedFile
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.results.metrics import compute_metrics
-from resnetkit.results.page_text import describe_finding, describe_sizes, format_duration, format_percent, format_size
+from resnetkit.results.page_text import (
+    describe_finding,
+    describe_sizes,
+    estimate_duration,
+    format_duration,
+    format_percent,
+    format_size,
+)
 from resnetkit.results.pictures import Mistake, SamplePicture
 from resnetkit.results.report import (
     CONFUSION_NAME,
@@ -342,6 +349,14 @@ def test_percentages_never_promise_more_than_there_is(share: float | None, text:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "10 seconds"), (84, "80 seconds"), (100, "2 minutes"), (5000, "83 minutes"), (7000, "2 hours")],
+)
+def test_foretold_durations(seconds: float, text: str) -> None:
+    assert estimate_duration(seconds) == text
 
 
 @pytest.mark.parametrize(("num_bytes", "text"), [(12, "12 B"), (44_700_000, "44.7 MB"), (2.5e9, "2.5 GB")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.probing.linear_probe import solve_path
 from resnetkit.training import loop as training
+from resnetkit.training import outcome
 from resnetkit.training.loop import train
 from resnetkit.training.state import read_state
 from resnetkit.weights.checkpoint import open_weights
@@ -252,6 +254,16 @@ def solve_unbalanced(digits_folder, make_auto, tmp_path):
         return path, softmax(predictions.logits.astype(float), axis=1), predictions.labels
 
     return solve
+
+
+def test_after_a_head_it_is_said_what_the_whole_network_would_take(three_digits, make_auto, monkeypatch):
+    monkeypatch.undo()  # the report is what counts here
+    shown = []
+    monkeypatch.setattr(outcome, "write_report", lambda _, data: shown.append(" ".join(data.notes)))
+    for kind in KINDS:
+        train(make_auto(kind), three_digits)
+    assert re.search(r"\(feature_extract=False\) often learns more; .* about [1-9]0 seconds\.", shown[0])
+    assert "feature_extract" not in shown[1]
 
 
 def test_balanced_class_weights_reach_the_solver(solve_unbalanced):
