@@ -72,6 +72,16 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows flushes no folder")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    with atomic_path(tmp_path / "file.txt") as temporary:
+        temporary.write_text("new")
+        written = temporary.stat().st_ino
+    assert flushed == [written, tmp_path.stat().st_ino]
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "model.onnx"
     write_text(path, "old")
