@@ -1,4 +1,4 @@
-"""100,000 names of six small images into a CSV file: memory while the table grows.
+"""200,000 names of six small images into a CSV file: memory while the table grows.
 
 Resident memory of the process in MB at some numbers of rows, and images per second between them. The names are links in
 folders of 1,000; the second run finds all of them in the table.
@@ -17,7 +17,7 @@ import psutil
 from photographs import read_sources
 from tables import DATA_FOLDER, REPOSITORY, Table, parse_arguments
 
-NUM_NAMES = 100_000
+NUM_NAMES = 200_000
 SIZE = 32
 
 
