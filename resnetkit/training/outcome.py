@@ -85,7 +85,7 @@ class TrainingResult:
             "checkpoint": str(self.checkpoint),
             "report": str(self.report),
             "ended": self.reason,
-            "epochs": sum(row.get("epoch") != 0 for row in self.history),
+            "epochs": sum(row.get("epoch", 0) != 0 for row in self.history),
             "best": dict(self.best),
             "test_accuracy": self.test_metrics["accuracy"] if self.test_metrics else None,
             "classes": list(self.classes),

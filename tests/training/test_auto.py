@@ -121,7 +121,9 @@ def test_separable_images_are_all_right_and_no_solver_complains(make_auto, tmp_p
     result = train(make_auto(), data)
     assert_usable(result)
     assert result.metrics["accuracy"] == 1
-    assert len(result.history) < 40  # the path ends where nothing is gained any more
+    assert result.describe()["epochs"] == 0
+    fits, strengths = len(result.history), len({row["strength"] for row in result.history})
+    assert result.reason.startswith(f"solved the head {fits} times, for {strengths} strengths, and kept ")
 
 
 def test_a_stop_while_the_head_is_solved_loses_nothing(three_digits, make_auto, tmp_path, monkeypatch):
