@@ -10,7 +10,6 @@ import torch
 
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.machine.files import resolve_path
-from resnetkit.machine.speaking import get_logger
 from resnetkit.parameters.training import TrainParameters
 from resnetkit.sources.names import enumerate_names
 from resnetkit.weights.architectures import ARCHITECTURES
@@ -19,8 +18,6 @@ from resnetkit.weights.class_names import CLASSES_NAME, read_class_file
 from resnetkit.weights.errors import WeightsError
 from resnetkit.weights.models import initialize_head, initialize_model
 from resnetkit.weights.published import fetch_imagenet_weights
-
-logger = get_logger()
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,6 @@ def initialize(parameters: TrainParameters, classes: Sequence[str]) -> Start:
     if tuple(known) != tuple(classes):
         state_dict |= _adapt_head(state_dict, known, classes, parameters.seed)
         head = _describe_head(known, classes)
-        logger.info("%s", head)
     return Start(state_dict, preprocessing, weights.content_hash, head)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ _NUM_VIEWS = 2
 _MAX_VIEW_GMACS = 500
 #: Passes over one image, were it alone, and the fewest and most over each: from scratch, and from given weights.
 _PASSES = {False: (400, 10, 32), True: (300, 4, 12)}
+#: Parameters that leave a setting open where they are 0, and what plain training sets then, as it always did.
+_OPEN_AT_ZERO = ("learning_rate", "batch_size", "epochs", "label_smoothing")
+_PLAIN = {"learning_rate": 0.001, "batch_size": 8, "epochs": 15}
 #: Share of all steps that the average of the weights looks back on.
 _AVERAGE_SHARE = 0.05
 #: Of the validation images, after a third of the epochs from scratch: with less, training takes twice as many.
@@ -80,6 +83,10 @@ class Recipe:
         """Return the recipe with another number of epochs."""
         return replace(self, epochs=epochs, reasons={**self.reasons, "epochs": reason})
 
+    def with_strength(self, reason: str) -> Recipe:
+        """Return the recipe with why a solved head's strength was chosen."""
+        return replace(self, reasons={**self.reasons, "strength": reason})
+
     def with_mirror(self, is_mirrored: bool, reason: str) -> Recipe:
         """Return the recipe with or without mirrored images."""
         changes = replace(self.changes, horizontal_flip=is_mirrored)
@@ -88,10 +95,11 @@ class Recipe:
 
 def choose_recipe(parameters: TrainParameters, num_images: int) -> Recipe:
     """Turn the parameters into a recipe; what they leave open depends on nothing but them and the number of images."""
-    recipe = _choose_for_head(parameters, num_images) if parameters.feature_extract else None
-    if recipe is None:
-        recipe = _choose_for_network(parameters, num_images)
-    return recipe if parameters.optimizer == "auto" else _obey(parameters, recipe)
+    choose = _choose_for_head if parameters.feature_extract else _choose_for_network
+    recipe = choose(parameters, num_images)
+    if parameters.optimizer != "auto":
+        return _obey(parameters, recipe)
+    return replace(recipe, reasons={**recipe.reasons, **_list_given(parameters, recipe.reasons)})
 
 
 def count_views(parameters: TrainParameters, num_images: int) -> int:
@@ -162,7 +170,7 @@ def _choose_for_head(parameters: TrainParameters, num_images: int) -> Recipe:
         num_views=num_views,
         reasons={
             "optimizer": "behind a frozen backbone the head has one optimum, found by L-BFGS for several strengths",
-            "cached_views": f"{num_views} augmented views of each image: where they cost seconds, they pay",
+            "cached_views": f"{num_views} augmented views of each image: {_explain_views(parameters, num_views)}",
         },
     )
 
@@ -174,6 +182,7 @@ def _choose_for_network(parameters: TrainParameters, num_images: int) -> Recipe:
     passes, fewest, most = _PASSES[has_weights]
     rate = parameters.learning_rate or (1e-3 if has_weights else 3e-3) * math.sqrt(min(1.0, batch_size / 32))
     start = "given weights" if has_weights else "scratch"
+    head = {"head": "solved first, a weak fit; a random one would spoil the layers below it"} if has_weights else {}
     return Recipe(
         optimizer="adamw",
         learning_rate=rate,
@@ -190,25 +199,42 @@ def _choose_for_network(parameters: TrainParameters, num_images: int) -> Recipe:
         changes=choose_changes(parameters),
         num_views=0,
         reasons={
+            **head,
             "optimizer": "AdamW reaches in few epochs what SGD reaches, over a wider range of rates",
             "learning_rate": f"{rate:.2g} for AdamW from {start}, with the root of the batch size below 32",
             "batch_size": f"{batch_size} for {num_images} images: 64 from 16 steps in an epoch",
             "epochs": f"{epochs}: {passes} / root of {num_images} images, from {fewest} to {most}",
             "weight_decay": "0.05, decoupled; none on norms and biases",
-            "label_smoothing": "0.1; the calibration that it costs comes back with the fitted temperature",
+            "label_smoothing": "0.1 for accuracy; the calibration is left to the temperature, fitted afterwards",
         },
         average_share=_AVERAGE_SHARE,
     )
 
 
+def _explain_views(parameters: TrainParameters, num_views: int) -> str:
+    if parameters.augmentation == "none":
+        return "there is no augmentation"
+    if parameters.cached_views >= 0:
+        return "as given"
+    if num_views:
+        return "they take the network some seconds, and a head gains by them"
+    return "of so many images they would take the network more than some seconds"
+
+
+def _list_given(parameters: TrainParameters, names: Iterable[str]) -> dict[str, str]:
+    """Return a reason for each setting, of these names, that the user gave: it was obeyed, not chosen."""
+    given = {name: getattr(parameters, name) for name in _OPEN_AT_ZERO if name in names}
+    return {name: f"{value:g}, as given" for name, value in given.items() if value}
+
+
 def _obey(parameters: TrainParameters, recipe: Recipe) -> Recipe:
     """Return the recipe of an optimizer that the user named: plain training as before there were recipes."""
+    plain: dict[str, Any] = {name: getattr(parameters, name) or value for name, value in _PLAIN.items()}
+    reasons = {name: f"{value:g}, that of plain training" for name, value in plain.items()}
     return replace(
         recipe,
         optimizer=parameters.optimizer,
-        learning_rate=parameters.learning_rate or 0.001,
-        batch_size=parameters.batch_size or 8,
-        epochs=parameters.epochs or 15,
+        **plain,
         momentum=parameters.momentum,
         weight_decay=parameters.weight_decay,
         decays_all=True,
@@ -216,6 +242,6 @@ def _obey(parameters: TrainParameters, recipe: Recipe) -> Recipe:
         warmup_share=0.05,
         label_smoothing=parameters.label_smoothing,
         starts_from_solved_head=False,
-        reasons={"optimizer": "asked for"},
+        reasons={"optimizer": "asked for", **reasons, **_list_given(parameters, reasons)},
         average_share=0.0,
     )

@@ -145,7 +145,9 @@ def _solve(run: Run, tracker: Tracker) -> str:
         logger.info("%s", path.reason)
     best = run.state.best
     assert best is not None
-    return f"solved the head for {len(run.state.history)} strengths and kept {best['strength']:g}"
+    fits = run.state.history
+    strengths = {row["strength"] for row in fits}  # some of them twice: features are scaled in two ways
+    return f"solved the head {len(fits)} times, for {len(strengths)} strengths, and kept {best['strength']:g}"
 
 
 def _fit(run: Run, tracker: Tracker, deadline: float) -> str:

@@ -174,8 +174,9 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
 def _choose_recipe(parameters: TrainParameters, num_images: int, start: Start) -> Recipe:
     """Return how it is trained, and say what became of the head that was there; a solved one begins anew."""
     recipe = choose_recipe(parameters, num_images)
-    if recipe.is_solved or not start.head:
+    if recipe.is_solved or recipe.starts_from_solved_head or not start.head:
         return recipe
+    logger.info("%s", start.head)
     return replace(recipe, reasons={**recipe.reasons, "classes": start.head})
 
 

@@ -85,7 +85,7 @@ class TrainingResult:
             "checkpoint": str(self.checkpoint),
             "report": str(self.report),
             "ended": self.reason,
-            "epochs": sum(row.get("epoch") != 0 for row in self.history),
+            "epochs": sum(row.get("epoch", 0) != 0 for row in self.history),
             "best": dict(self.best),
             "test_accuracy": self.test_metrics["accuracy"] if self.test_metrics else None,
             "classes": list(self.classes),
@@ -193,7 +193,7 @@ def _calibrate(model: nn.Module, predictions: Predictions) -> float:
 def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -> Judgement:
     samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
     judgement = judge(split, run.dataset.classes, samples, softmax(predictions.logits / temperature))
-    if temperature == 1:
+    if run.parameters.optimizer != "auto":
         return judgement
     confidences = softmax(predictions.logits)
     is_right = confidences.argmax(axis=1) == predictions.labels

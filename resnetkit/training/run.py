@@ -196,6 +196,8 @@ class Run:
         ]
         best = find_best(rows, self.state.figure)
         assert best is not None
+        self.recipe = self.recipe.with_strength(path.reason)
+        self.state.recipe = self.recipe.to_dict()
         self._unsaved_best = best, self.learner.get_state_dict()
         self.state.weights = self.learner.module.state_dict()
         self.state.history.extend(rows)

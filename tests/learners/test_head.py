@@ -204,6 +204,9 @@ def test_it_is_said_which_classes_kept_their_rows(make_parameters, three_digits,
     later = train(make_parameters(epochs=1, model_weight_file=str(first.folder)), tmp_path / "later")
     reasons = read_state(later.folder).recipe["reasons"]  # which the report shows
     assert reasons["classes"] == "the head keeps the rows of 2 classes by their names; new: 'two'; dropped: '2'"
+    values = {"optimizer": "auto", "epochs": 1, "model_weight_file": str(first.folder)}
+    solved = read_state(train(make_parameters(**values), tmp_path / "later").folder).recipe["reasons"]
+    assert solved["head"].startswith("solved first") and "classes" not in solved  # no row was kept
 
 
 def test_the_checkpoint_of_a_head_loads_as_a_whole_network(three_digits, make_parameters, backbone):

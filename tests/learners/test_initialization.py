@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 
@@ -74,10 +72,8 @@ def test_new_rows_depend_on_seed_and_name_alone(start):
     assert 0.9 * bound < first["hound"].abs().max() <= bound, "as torch draws a linear layer"
 
 
-def test_what_stays_and_what_is_new_is_said(start, caplog):
-    with caplog.at_level(logging.INFO, "resnetkit"):
-        start("cat", "hound")
-        assert "keeps the rows of 1 classes by their names; new: 'hound'; dropped: 'dog', 'fish'" in caplog.text
-        caplog.clear()
-        start("ant", "bee")
-        assert "new head for 2 classes" in caplog.text
+def test_what_stays_and_what_is_new_is_said(checkpoint_path):
+    parameters = TrainParameters().updated({"model_weight_file": str(checkpoint_path)})
+    said = initialize(parameters, ("cat", "hound")).head
+    assert said == "the head keeps the rows of 1 classes by their names; new: 'hound'; dropped: 'dog', 'fish'"
+    assert initialize(parameters, ("ant", "bee")).head == "new head for 2 classes"

@@ -58,12 +58,35 @@ def test_given_values_are_obeyed(start):
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.label_smoothing) == (3, 10, 0.0123, 0.2)
 
 
+@pytest.mark.parametrize("optimizer", ["auto", "sgd"])
+def test_no_reason_is_made_up_for_what_was_given(optimizer):
+    values = {"epochs": 3, "batch_size": 10, "learning_rate": 0.0123, "label_smoothing": 0.2}
+    reasons = choose(500, **FULL, optimizer=optimizer, **values).reasons
+    given = [name for name in values if name in reasons]
+    assert {"epochs", "batch_size", "learning_rate"} <= set(given)
+    assert {name: reasons[name] for name in given} == {name: f"{values[name]:g}, as given" for name in given}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        pytest.param({"cached_views": 0}, "0 augmented views of each image: as given", id="none wanted"),
+        pytest.param({"augmentation": "none"}, "0 augmented views of each image: there is no augmentation", id="plain"),
+        pytest.param({"input_size": 1024}, "0 augmented views of each image: of so many", id="too slow"),
+        pytest.param({"input_size": 64}, "2 augmented views of each image: they take", id="quick"),
+    ],
+)
+def test_it_is_said_why_there_are_so_many_views(values, reason):
+    assert choose(600, **values).reasons["cached_views"].startswith(reason)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_named_optimizer_trains_as_it_did_before_there_were_recipes(optimizer):
     recipe = choose(500, optimizer=optimizer, feature_extract=False)
     assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (0.001, 8, 15)
     assert (recipe.weight_decay, recipe.decays_all, recipe.label_smoothing) == (1e-4, True, 0)
     assert not recipe.starts_from_solved_head
+    assert recipe.reasons["learning_rate"] == "0.001, that of plain training"
 
 
 def test_a_frozen_backbone_has_no_epochs_and_views_only_where_they_take_seconds():

@@ -230,6 +230,22 @@ def test_page_says_what_was_measured(photo: np.ndarray, tmp_path: Path) -> None:
     assert page.text.count("augmentation") == 1  # among those without effect alone
 
 
+@pytest.mark.parametrize(
+    ("temperature", "text"),
+    [
+        pytest.param(2.5, "The temperature 2.5, fitted on the validation images, divides all logits", id="fitted"),
+        pytest.param(1.0, "The probabilities are the network's own: no temperature lowered", id="none"),
+    ],
+)
+def test_page_says_what_the_temperature_did(photo: np.ndarray, tmp_path: Path, temperature: float, text: str) -> None:
+    data = _make_data(photo, ["cat", "dog"])
+    further = {"temperature": temperature, "expected_calibration_error_before": 0.1234}
+    split = dataclasses.replace(data.splits[0], metrics={**data.splits[0].metrics, **further})
+    page = _write(tmp_path, dataclasses.replace(data, splits=[split]))
+    assert text in page.text
+    assert ("Before it, the calibration error was 12.3 %" in page.text) is (temperature != 1)
+
+
 def test_a_test_split_is_shown_as_fully_as_validation(photo: np.ndarray, tmp_path: Path) -> None:
     data = _make_data(photo, ["cat", "dog"])
     test = dataclasses.replace(data.splits[0], name="test")

@@ -24,6 +24,7 @@ from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.inference import InferParameters
 from resnetkit.probing.linear_probe import solve_path
+from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
 from resnetkit.training import loop as training
 from resnetkit.training import outcome
 from resnetkit.training.loop import train
@@ -120,7 +121,9 @@ def test_separable_images_are_all_right_and_no_solver_complains(make_auto, tmp_p
     result = train(make_auto(), data)
     assert_usable(result)
     assert result.metrics["accuracy"] == 1
-    assert len(result.history) < 40  # the path ends where nothing is gained any more
+    assert result.describe()["epochs"] == 0
+    fits, strengths = len(result.history), len({row["strength"] for row in result.history})
+    assert result.reason.startswith(f"solved the head {fits} times, for {strengths} strengths, and kept ")
 
 
 def test_a_stop_while_the_head_is_solved_loses_nothing(three_digits, make_auto, tmp_path, monkeypatch):
@@ -143,7 +146,11 @@ def test_a_stop_while_the_head_is_solved_loses_nothing(three_digits, make_auto, 
     assert without_times(resumed.folder) == without_times(whole.folder)
     again = train(parameters.updated({"resume_from": str(folder)}), three_digits)
     assert again.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
-    assert again.metrics.get("temperature") == whole.metrics.get("temperature")
+    assert again.metrics["temperature"] == whole.metrics["temperature"]
+    before = "expected_calibration_error_before"
+    assert again.metrics[before] == pytest.approx(whole.metrics[before], abs=1e-6)
+    reasons = open_weights(whole.checkpoint).metadata.training["recipe"]["reasons"]
+    assert reasons["strength"].startswith(f"strength {whole.best['strength']:g}, features scaled")
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -294,6 +301,11 @@ def test_every_export_answers_as_the_calibrated_network(digits_folder, make_auto
     assert abs(math.log(result.metrics["temperature"])) > 0.3
     assert open_weights(result.checkpoint).metadata.temperature == pytest.approx(result.metrics["temperature"])
     predictions = np.load(result.folder / "predictions.npz")
+    uncalibrated = predictions["test_probabilities"] ** result.test_metrics["temperature"]
+    uncalibrated /= uncalibrated.sum(axis=1, keepdims=True)
+    bins = compute_calibration(uncalibrated.max(axis=1), uncalibrated.argmax(axis=1) == predictions["test_labels"])
+    before = result.test_metrics["expected_calibration_error_before"]
+    assert before == pytest.approx(sum_calibration_gaps(bins), abs=1e-4)
     images, expected = [read_image(Path(path)) for path in predictions["test_paths"]], predictions["test_probabilities"]
     for name in ("best.safetensors", "resnet18.pth", "resnet18.onnx", "resnet18.xml", "resnet18_int8.xml"):
         values = {"model_weight_file": str(result.folder / name), "precision": "fp32"}
