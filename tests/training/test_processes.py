@@ -97,9 +97,9 @@ class Two:
         return [process.wait(timeout_s) for process in self.processes]
 
 
-def train(folder: Path, *words: Sequence[str]) -> Two:
+def train(folder: Path, *words: Sequence[str], homes: Sequence[Path] = ()) -> Two:
     """Train in two processes to the end."""
-    with Two.start(folder, *words) as two:
+    with Two.start(folder, *words, homes=homes) as two:
         assert two.end() == [0, 0], two.read(0) + two.read(1)
     return two
 
@@ -160,13 +160,15 @@ def test_a_step_has_the_gradients_of_all_its_images(three_digits, tmp_path):
 
 
 def test_the_head_of_two_is_that_of_one(three_digits, backbone, tmp_path):
-    options = ["--feature-extract", "--model-weight-file", str(backbone), "--input-size=32", "--tracking=off"]
-    command = [*TRAIN, str(three_digits), *options, "--cached-views=1", "--no-export-pth", "--run-folder"]
-    train(tmp_path / "two", [*command, str(tmp_path / "two" / "run")])
-    subprocess.run([sys.executable, *command, str(tmp_path / "one")], check=True, timeout=100, capture_output=True)
+    options = ["--feature-extract", "--model-weight-file", str(backbone), "--input-size=32", "--cached-views=1"]
+    command = [*TRAIN, str(three_digits), *options, "--no-export-pth", "--run-folder"]
+    train(tmp_path / "two", [*command, str(tmp_path / "two" / "run")], homes=[tmp_path / "home"] * 2)
+    command = [*command, str(tmp_path / "one"), "--tracking=off"]
+    subprocess.run([sys.executable, *command], check=True, timeout=100, capture_output=True)
     one, two = (tmp_path / name / "best.safetensors" for name in ("one", "two/run"))
     assert one.read_bytes() == two.read_bytes()
     assert not (tmp_path / "two" / "run" / "features").exists()
+    assert len(list((tmp_path / "home" / "Ikomia" / "MLflow").glob("*/*/metrics"))) == 1  # both are told to track
 
 
 @pytest.mark.parametrize(
