@@ -14,6 +14,7 @@ from resnetkit.jobs.parts import Part, classify_parts
 from resnetkit.jobs.plan import JobError
 from resnetkit.machine.progress import Progress, ProgressBar, Stopped
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.inference import InferParameters
 
 logger = get_logger()
@@ -88,8 +89,11 @@ class RayEngine:
         import ray
 
         path = os.pathsep.join(filter(None, [str(_PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]))
+        address = os.environ.get("RAY_ADDRESS") or "local"
         ray.init(
-            os.environ.get("RAY_ADDRESS") or "local",
+            address,
+            # Ray counts all cores of the machine, also those that `taskset` or Slurm keep from this process.
+            num_cpus=count_cores() if address == "local" else None,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -11,6 +11,7 @@ import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -22,10 +23,11 @@ from pyarrow import parquet
 from resnetkit.__main__ import main
 from resnetkit.folders.classifier import Classifier
 from resnetkit.jobs import job, parts
-from resnetkit.jobs.engines import LocalEngine
+from resnetkit.jobs.engines import LocalEngine, RayEngine
 from resnetkit.jobs.job import JobOptions, LostPartsError, classify_into_parts
 from resnetkit.jobs.plan import JobError
 from resnetkit.machine.progress import Progress, Stopped
+from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.inference import InferParameters
 
 #: Ends a process that opens a file of this name, as an image might that a decoder cannot bear.
@@ -161,6 +163,28 @@ def test_a_folder_of_something_else_is_refused(classifier, pictures):
         classify_into_parts(classifier, [str(pictures)], pictures)
 
 
+def test_a_damaged_part_is_named(classifier, pictures, tmp_path):
+    classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(part_size=10))
+    (tmp_path / "parts" / "part-000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(LostPartsError, match=r"part-000001\.parquet' is damaged: delete it, and the same command"):
+        classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(part_size=10))
+
+
+def test_a_job_that_is_started_twice_ends_twice(classifier, pictures, expected, tmp_path, monkeypatch):
+    """The first start to end removes what the other one is writing."""
+    folder, options = tmp_path / "parts", JobOptions(part_size=10)
+    write_table = parquet.write_table
+
+    def be_overtaken(table, temporary):
+        monkeypatch.setattr(parquet, "write_table", write_table)
+        write_table(table, temporary)
+        classify_into_parts(classifier, [str(pictures)], folder, options)
+
+    monkeypatch.setattr(parquet, "write_table", be_overtaken)
+    assert classify_into_parts(classifier, [str(pictures)], folder, options).num_files == 43
+    assert_same(read(folder), expected)
+
+
 def test_a_damaged_plan_is_refused(classifier, pictures, tmp_path):
     (tmp_path / "_plan.json").write_text('{"sources": 3}')
     with pytest.raises(JobError, match="is no plan of this program"):
@@ -206,6 +230,22 @@ def test_without_ray_it_is_said_what_to_install(classifier, pictures, tmp_path, 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(JobError, match=r"pip install 'resnet-for-ikomia\[scale\]', or take the engine local"):
         classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(engine="ray"))
+
+
+def test_ray_is_told_the_cores_of_this_process(classifier, tmp_path, monkeypatch):
+    """It counts those of the machine, and would start a worker for each."""
+    told = {}
+
+    def init(address, **settings):
+        told.update(settings, address=address)
+        raise ConnectionError("enough")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    with pytest.raises(ConnectionError, match="enough"):
+        RayEngine(classifier.values, False, 0).run([], tmp_path, Progress(), None)
+    assert (told["address"], told["num_cpus"]) == ("local", count_cores())
 
 
 def list_open_addresses(process: psutil.Process) -> set[str]:
