@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -246,6 +247,18 @@ def test_ray_is_told_the_cores_of_this_process(classifier, tmp_path, monkeypatch
     with pytest.raises(ConnectionError, match="enough"):
         RayEngine(classifier.values, False, 0).run([], tmp_path, Progress(), None)
     assert (told["address"], told["num_cpus"]) == ("local", count_cores())
+
+
+def test_an_address_without_a_cluster_is_named(classifier, pictures, tmp_path, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+        monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+        with pytest.raises(JobError, match=f"RAY_ADDRESS is '{address}', where no cluster answers"):
+            classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(engine="ray"))
+    assert not (tmp_path / "parts").exists()
 
 
 def list_open_addresses(process: psutil.Process) -> set[str]:
