@@ -267,9 +267,12 @@ def test_features_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
     parts = FeatureParts(tmp_path, "train", 1000, batch_size=4, num_views=2)
     missing = list(parts.list_missing())
     assert [len(part) for part in missing] == [256, 256, 256, 232]
-    for name in ("train-000000.npz", "train-000002.npz"):
+    for name in ("train-00000000-00000255.npz", "train-00000512-00000767.npz"):
         (tmp_path / "features" / name).touch()
     assert [part[0] for part in parts.list_missing()] == [256, 768]
+    # With more cores, or in fewer processes, the backbone sees more images at a time.
+    others = FeatureParts(tmp_path, "train", 1000, batch_size=8, num_views=2)
+    assert [len(part) for part in others.list_missing()] == [512, 488]
 
 
 def test_a_run_folder_of_something_else_is_refused(three_digits, make_parameters, tmp_path):
