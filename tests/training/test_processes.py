@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from resnetkit.data.dataset import read_dataset
-from resnetkit.learners import sharing
+from resnetkit.learners import finetuning, sharing
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine import ranks
@@ -219,6 +219,13 @@ def test_what_two_processes_cannot_share_is_one_sentence(
     recipe = choose_recipe(parameters, len(dataset.train))
     with pytest.raises(sharing.JointError, match=sentence):
         sharing.check_processes(parameters, dataset, start, recipe)
+
+
+def test_each_process_needs_two_small_images(make_parameters, monkeypatch):
+    monkeypatch.setattr(ranks, "get_size", lambda: 4)
+    parameters = make_parameters(input_size=32, batch_size=4)
+    with pytest.raises(ParameterError, match="must be at least 8 where 'input_size' is 32"):
+        finetuning._check_batch_norm(parameters, choose_recipe(parameters, 33))
 
 
 def test_a_run_folder_that_the_other_machine_does_not_see_is_one_sentence(whole, three_digits, tmp_path):
