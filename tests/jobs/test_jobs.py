@@ -186,6 +186,13 @@ def test_a_job_that_is_started_twice_ends_twice(classifier, pictures, expected, 
     assert_same(read(folder), expected)
 
 
+def test_a_job_without_an_image_leaves_no_folder(classifier, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match="no images in"):
+        classify_into_parts(classifier, [str(tmp_path / "empty")], tmp_path / "parts")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_damaged_plan_is_refused(classifier, pictures, tmp_path):
     (tmp_path / "_plan.json").write_text('{"sources": 3}')
     with pytest.raises(JobError, match="is no plan of this program"):
