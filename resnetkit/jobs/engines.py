@@ -28,6 +28,10 @@ _RETRIES = 1
 _ANSWER_S = 10
 
 
+class EngineError(RuntimeError):
+    """An engine cannot be started."""
+
+
 class LocalEngine:
     """This process: batches, and threads that decode.
 
@@ -88,21 +92,26 @@ class RayEngine:
         """Classify parts; which of them are lost is for the caller to find.
 
         Raises:
+            EngineError: Ray cannot be started.
             Stopped: The user asked for it; the parts so far are there.
         """
         import pyarrow
         import ray
 
         path = os.pathsep.join(filter(None, [str(_PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]))
-        ray.init(
-            self._address,
-            # Ray counts all cores of the machine, also those that `taskset` or Slurm keep from this process.
-            num_cpus=count_cores() if self._address == "local" else None,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
+        try:
+            ray.init(
+                self._address,
+                # Ray counts all cores of the machine, also those that `taskset` or Slurm keep from this process.
+                num_cpus=count_cores() if self._address == "local" else None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+            )
+        except Exception as error:  # where the machine is too busy to start it in time, a plain one
+            reason = "".join(str(error).strip().splitlines()[-1:])
+            raise EngineError(f"Ray cannot be started ({reason}); try again, or take the engine local") from error
         try:
             self._set_limits(ray)
             blocks = [pyarrow.table({"number": [number], "paths": [cells]}) for number, cells in parts]

@@ -102,6 +102,7 @@ def classify_into_parts(
 
     Raises:
         JobError: The folder holds another job or something else, there are no files, or Ray is not installed.
+        EngineError: Ray cannot be started.
         ListingError: A list of paths or a folder cannot be read.
         LostPartsError: Parts are missing after a second pass; all others are there.
         Stopped: The user asked for it; the parts so far are there.

@@ -24,7 +24,7 @@ from pyarrow import parquet
 from resnetkit.__main__ import main
 from resnetkit.folders.classifier import Classifier
 from resnetkit.jobs import job, parts
-from resnetkit.jobs.engines import LocalEngine, RayEngine
+from resnetkit.jobs.engines import EngineError, LocalEngine, RayEngine
 from resnetkit.jobs.job import JobOptions, LostPartsError, classify_into_parts
 from resnetkit.jobs.plan import JobError
 from resnetkit.machine.progress import Progress, Stopped
@@ -251,7 +251,7 @@ def test_ray_is_told_the_cores_of_this_process(classifier, tmp_path, monkeypatch
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
-    with pytest.raises(ConnectionError, match="enough"):
+    with pytest.raises(EngineError, match=r"^Ray cannot be started \(enough\); try again, or take the engine local"):
         RayEngine(classifier.values, False, 0).run([], tmp_path, Progress(), None)
     assert (told["address"], told["num_cpus"]) == ("local", count_cores())
 
