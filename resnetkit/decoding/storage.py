@@ -53,18 +53,18 @@ class TarArchive:
     """A tar file, not compressed: its entries are read where they lie, from several threads.
 
     Args:
-        path: The file.
-        keep: What must live as long as this does: a temporary copy.
+        path: The file, or its address.
+        copy: The temporary file that it was copied to, which lives as long as this does; None where it is read itself.
 
     Raises:
         StorageError: It is none.
     """
 
-    def __init__(self, path: Path, keep: object = None) -> None:
-        self._path, self._keep = path, keep
+    def __init__(self, path: Path, copy: Any = None) -> None:
+        self._path, self._copy = Path(copy.name) if copy else path, copy
         self._places: dict[str, tuple[int, int]] = {}
         try:
-            with tarfile.open(path, "r:") as archive:
+            with tarfile.open(self._path, "r:") as archive:
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined] # else it keeps a kilobyte for each
                     if member.isreg() and not member.issparse():
@@ -97,15 +97,15 @@ class ParquetArchive:
     order of the rows, and in any other order where groups are small.
 
     Args:
-        path: The file.
-        keep: What must live as long as this does: a temporary copy.
+        path: The file, or its address.
+        copy: The temporary file that it was copied to, which lives as long as this does; None where it is read itself.
 
     Raises:
         StorageError: It is none, or pyarrow is not installed.
     """
 
-    def __init__(self, path: Path, keep: object = None) -> None:
-        self._keep = keep
+    def __init__(self, path: Path, copy: Any = None) -> None:
+        self._copy = copy
         try:
             import pyarrow
             from pyarrow import parquet
@@ -114,7 +114,8 @@ class ParquetArchive:
                 f"'{path}' needs pyarrow, which cannot be imported ({error}); pip install pyarrow"
             ) from error
         try:
-            self._file = parquet.ParquetFile(path)  # not mapped: who shortens a mapped file ends the process
+            # Not mapped: who shortens a mapped file ends the process.
+            self._file = parquet.ParquetFile(copy.name if copy else path)
         except (OSError, pyarrow.ArrowException) as error:
             raise StorageError(f"'{path}' cannot be read as a Parquet file ({error})") from error
         self._column = _find_image_column(self._file.schema_arrow)
@@ -197,8 +198,7 @@ class _Opened:
         if not isinstance(path, Address):
             return kind(path)  # type: ignore[no-any-return]
         # Removed with the last reference to it: somebody may still read while it is pushed out.
-        copy = _copy(path)
-        return kind(Path(copy.name), copy)  # type: ignore[no-any-return]
+        return kind(path, _copy(path))  # type: ignore[no-any-return]
 
 
 _ARCHIVES: dict[str, Any] = {".tar": TarArchive, ".parquet": ParquetArchive}

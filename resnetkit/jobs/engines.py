@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from resnetkit.jobs.parts import Part, classify_parts
 from resnetkit.jobs.plan import JobError
 from resnetkit.machine.progress import Progress, ProgressBar, Stopped
 from resnetkit.machine.speaking import get_logger
+from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.inference import InferParameters
 
 logger = get_logger()
@@ -22,6 +24,12 @@ logger = get_logger()
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 #: How often a part is begun again after its worker died, before it is given up: an image may kill every one.
 _RETRIES = 1
+#: Seconds that a cluster has to answer; Ray itself would try for minutes.
+_ANSWER_S = 10
+
+
+class EngineError(RuntimeError):
+    """An engine cannot be started."""
 
 
 class LocalEngine:
@@ -60,7 +68,7 @@ class RayEngine:
         workers: Number of actors; 0 is one a GPU or, without any, one a CPU core.
 
     Raises:
-        JobError: Ray is not installed.
+        JobError: Ray is not installed, or there is no cluster at the given address.
     """
 
     def __init__(self, values: InferParameters, has_probabilities: bool, workers: int) -> None:
@@ -77,24 +85,33 @@ class RayEngine:
             ) from error
         self._settings = (values, has_probabilities)
         self._workers = workers
+        self._address = os.environ.get("RAY_ADDRESS") or "local"
+        _check_cluster(self._address)
 
     def run(self, parts: Iterable[Part], folder: Path, progress: Progress, bar: ProgressBar) -> None:
         """Classify parts; which of them are lost is for the caller to find.
 
         Raises:
+            EngineError: Ray cannot be started.
             Stopped: The user asked for it; the parts so far are there.
         """
         import pyarrow
         import ray
 
         path = os.pathsep.join(filter(None, [str(_PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]))
-        ray.init(
-            os.environ.get("RAY_ADDRESS") or "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
+        try:
+            ray.init(
+                self._address,
+                # Ray counts all cores of the machine, also those that `taskset` or Slurm keep from this process.
+                num_cpus=count_cores() if self._address == "local" else None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+            )
+        except Exception as error:  # where the machine is too busy to start it in time, a plain one
+            reason = "".join(str(error).strip().splitlines()[-1:])
+            raise EngineError(f"Ray cannot be started ({reason}); try again, or take the engine local") from error
         try:
             self._set_limits(ray)
             blocks = [pyarrow.table({"number": [number], "paths": [cells]}) for number, cells in parts]
@@ -131,6 +148,24 @@ class RayEngine:
         context.max_errored_blocks = -1
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _check_cluster(address: str) -> None:
+    """Refuse an address `host:port` at which nobody listens.
+
+    Raises:
+        JobError: It is so.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except OSError as error:
+        raise JobError(
+            f"RAY_ADDRESS is '{address}', where no cluster answers ({error.strerror or error}); start one there with "
+            "`ray start --head`, or unset it for a job on this machine"
+        ) from error
 
 
 class _Actor:

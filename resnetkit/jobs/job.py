@@ -80,7 +80,8 @@ class JobSummary:
         """Say it in a line."""
         errors = f", {self.num_errors:,} of them cannot be read" if self.num_errors else ""
         there = f", {self.num_there:,} of them from before" if self.num_there else ""
-        return f"{self.num_files:,} files in {self.num_parts:,} parts{there}{errors}: {to_printable(str(self.output))}"
+        parts = f"{self.num_parts:,} part{'s' * (self.num_parts > 1)}"
+        return f"{self.num_files:,} files in {parts}{there}{errors}: {to_printable(str(self.output))}"
 
 
 def classify_into_parts(
@@ -101,6 +102,7 @@ def classify_into_parts(
 
     Raises:
         JobError: The folder holds another job or something else, there are no files, or Ray is not installed.
+        EngineError: Ray cannot be started.
         ListingError: A list of paths or a folder cannot be read.
         LostPartsError: Parts are missing after a second pass; all others are there.
         Stopped: The user asked for it; the parts so far are there.
@@ -153,14 +155,19 @@ def _count(output: Path, plan: Plan) -> tuple[int, int]:
     """Return rows and errors of all parts.
 
     Raises:
-        LostPartsError: A part has another number of rows than its plan.
+        LostPartsError: A part cannot be read, or has another number of rows than its plan.
     """
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     rows = errors = 0
     for number in range(plan.num_parts):
         path = output / name_part(number)
-        column = parquet.read_table(path, columns=["error"]).column("error").to_pylist()
+        try:
+            column = parquet.read_table(path, columns=["error"]).column("error").to_pylist()
+        except (ArrowException, KeyError) as error:
+            raise LostPartsError(
+                f"'{path}' is damaged: delete it, and the same command does it again ({str(error).splitlines()[0]})"
+            ) from error
         if len(column) != plan.count_rows(number):
             raise LostPartsError(f"'{path}' has {len(column)} rows, expected {plan.count_rows(number)}; delete it")
         rows, errors = rows + len(column), errors + sum(map(bool, column))

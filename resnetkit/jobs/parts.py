@@ -70,8 +70,12 @@ def write_part(path: Path, columns: Columns, answers: Sequence[Answer]) -> None:
     from pyarrow import parquet
 
     table = pyarrow.Table.from_pylist([columns.make_record(answer) for answer in answers], make_schema(columns))
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            parquet.write_table(table, temporary)
+    except FileNotFoundError:
+        if not path.exists():  # else another start of this job has done all parts, and removed what was unfinished
+            raise
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -74,8 +75,15 @@ def open_plan(folder: Path, wanted: Plan) -> Plan:
         return plan
     if folder.exists() and not _is_new(folder):
         raise JobError(f"'{folder}' holds something else than parts of a job; give an empty or a new folder")
+    is_made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    plan = _list(folder, wanted)
+    try:
+        plan = _list(folder, wanted)
+    except BaseException:
+        if is_made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     write_json(path, {**asdict(plan), "sources": list(plan.sources)})
     return plan
 
@@ -97,8 +105,8 @@ def _list(folder: Path, wanted: Plan) -> Plan:
                 line = json.dumps(cell).encode() + b"\n"
                 digest.update(line)
                 file.write(line)
-    if not len(seen):
-        raise JobError(f"no images in {', '.join(map(repr, wanted.sources)) or 'an empty list'}")
+        if not len(seen):
+            raise JobError(f"no images in {', '.join(map(repr, wanted.sources)) or 'an empty list'}")
     return Plan(wanted.sources, wanted.model, wanted.settings, wanted.part_size, len(seen), digest.hexdigest())
 
 

@@ -242,13 +242,14 @@ def check_mirror(plain_logits: np.ndarray, mirrored_logits: np.ndarray, labels: 
 
 
 def _check_batch_norm(parameters: TrainParameters, recipe: Recipe) -> None:
-    """Refuse what leaves batch normalization one value a channel: one image whose last feature map is 1x1.
+    """Refuse what leaves batch normalization one value a channel: one image, of a process, of a last map of 1x1.
 
     Raises:
         ParameterError: It is so.
     """
-    if recipe.batch_size == 1 and parameters.input_size == 32 and not parameters.small_input_stem:
+    lowest = 2 * ranks.get_size()
+    if recipe.batch_size < lowest and parameters.input_size == 32 and not parameters.small_input_stem:
         raise ParameterError(
-            "'batch_size' must be at least 2 where 'input_size' is 32 (batch normalization needs "
-            "more than one value a channel), got 1; set batch_size=2, or a larger input_size"
+            f"'batch_size' must be at least {lowest} where 'input_size' is 32 (batch normalization needs more than one "
+            f"value a channel), got {recipe.batch_size}; set batch_size={lowest}, or a larger input_size"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from resnetkit import __version__
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.identity import hash_listing
 from resnetkit.learners.initialization import Start
@@ -39,7 +42,7 @@ def check_processes(parameters: TrainParameters, dataset: Dataset, start: Start,
     ranks.check_agreement(
         **{f"parameter '{name}'": str(value) for name, value in values.items()},
         **{f"version of {name}": metadata.version(name) for name in ("torch", "numpy")},
-        **{"version of Python": ".".join(platform.python_version_tuple()[:2])},
+        **{"version of resnetkit": __version__, "version of Python": ".".join(platform.python_version_tuple()[:2])},
         **{"first weights": start.content_hash or "none", "data set": hash_listing(dataset)},
     )
     if recipe.batch_size % size and not parameters.feature_extract:
@@ -61,6 +64,11 @@ def check_folder_is_seen(state: Path) -> None:
     Raises:
         JointError: It is so; everybody raises it.
     """
+    # A machine that has looked for a folder of a network before it was made goes on to miss it for half a minute,
+    # unless it opens the folder around it.
+    for folder in (state.parent.parent, state.parent):
+        with suppress(OSError), os.scandir(folder):
+            pass
     first, *others = ranks.gather(state.is_file())
     blind = [rank for rank, seen in enumerate(others, start=1) if first and not seen]
     if blind:

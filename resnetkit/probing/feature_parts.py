@@ -22,7 +22,8 @@ _FOLDER = "features"
 class FeatureParts:
     """The features of a split in files, one for some thousand images; those that are there are not computed again.
 
-    They belong to the run folder, whose data set, weights and settings are the same when it is gone on with.
+    They belong to the run folder, whose data set, weights and settings are the same when it is gone on with. Another
+    number of cores or processes may divide the images in another way: a part is called by the images it is for.
 
     Args:
         folder: The run folder.
@@ -84,7 +85,8 @@ class FeatureParts:
         return np.concatenate(readable)
 
     def _name(self, number: int) -> Path:
-        return self._folder / f"{self._split}-{number:06}.npz"
+        images = self._parts[number]
+        return self._folder / f"{self._split}-{images[0]:08}-{images[-1]:08}.npz"
 
 
 def remove_parts(folder: Path) -> None:

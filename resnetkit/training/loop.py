@@ -81,10 +81,10 @@ def _train(parameters: TrainParameters, source: Path | None, progress: Progress)
 def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Progress) -> TrainingResult:
     began = time.monotonic()
     progress = _watch_others(progress)
-    if not ranks.is_first():  # the first process shows bars and keeps records
-        progress, parameters = replace(progress, is_quiet=True), parameters.updated({"tracking": "off"})
     address = parameters.tracking
-    parameters = parameters.updated({"tracking": hide_password(address)})
+    if not ranks.is_first():  # the first process shows bars and keeps records
+        progress, address = replace(progress, is_quiet=True), "off"
+    parameters = parameters.updated({"tracking": hide_password(parameters.tracking)})
     fix_thread_count()
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)

@@ -99,7 +99,9 @@ def create_named_run_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill(hidden)
         hidden.replace(folder)
     except OSError as error:
-        reason = "it holds no run, but something else" if folder.exists() else error.strerror
+        reason = error.strerror
+        if folder.exists():
+            reason = "it holds no run, but something else, or one that another process has just begun"
         raise OutputError(
             error.errno or errno.EIO, f"run folder '{folder}' cannot be made ({reason}); give another 'run_folder'"
         ) from error
@@ -175,7 +177,7 @@ class RunFolderLock:
             self._path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         except Timeout as error:
             raise ParameterError(
-                f"'resume_from': '{folder}' is in use by {self._read_owner()}; wait until it has ended, or stop it"
+                f"the run folder '{folder}' is in use by {self._read_owner()}; wait until it has ended, or stop it"
             ) from error
         except (OSError, NotImplementedError) as error:
             logger.warning("'%s' cannot be locked (%s); no other process must train in it", folder, error)

@@ -153,6 +153,13 @@ def test_what_cannot_be_read_at_all_is_one_sentence(images, tmp_path, monkeypatc
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["damaged.tar", "damaged.parquet"])
+def test_a_damaged_shard_behind_an_address_is_named(bucket, name):
+    fsspec.filesystem("memory").pipe_file(f"/bucket/{name}", b"no shard" * 100)
+    with pytest.raises(StorageError, match=f"^'memory://bucket/{name}' cannot be read as a"):
+        storage.open_archive(to_path(f"memory://bucket/{name}"))
+
+
 def test_without_pyarrow_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(StorageError, match=r"needs pyarrow, .* pip install pyarrow"):

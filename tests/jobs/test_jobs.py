@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -22,10 +24,11 @@ from pyarrow import parquet
 from resnetkit.__main__ import main
 from resnetkit.folders.classifier import Classifier
 from resnetkit.jobs import job, parts
-from resnetkit.jobs.engines import LocalEngine
+from resnetkit.jobs.engines import EngineError, LocalEngine, RayEngine
 from resnetkit.jobs.job import JobOptions, LostPartsError, classify_into_parts
 from resnetkit.jobs.plan import JobError
 from resnetkit.machine.progress import Progress, Stopped
+from resnetkit.machine.threads import count_cores
 from resnetkit.parameters.inference import InferParameters
 
 #: Ends a process that opens a file of this name, as an image might that a decoder cannot bear.
@@ -161,6 +164,35 @@ def test_a_folder_of_something_else_is_refused(classifier, pictures):
         classify_into_parts(classifier, [str(pictures)], pictures)
 
 
+def test_a_damaged_part_is_named(classifier, pictures, tmp_path):
+    classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(part_size=10))
+    (tmp_path / "parts" / "part-000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(LostPartsError, match=r"part-000001\.parquet' is damaged: delete it, and the same command"):
+        classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(part_size=10))
+
+
+def test_a_job_that_is_started_twice_ends_twice(classifier, pictures, expected, tmp_path, monkeypatch):
+    """The first start to end removes what the other one is writing."""
+    folder, options = tmp_path / "parts", JobOptions(part_size=10)
+    write_table = parquet.write_table
+
+    def be_overtaken(table, temporary):
+        monkeypatch.setattr(parquet, "write_table", write_table)
+        write_table(table, temporary)
+        classify_into_parts(classifier, [str(pictures)], folder, options)
+
+    monkeypatch.setattr(parquet, "write_table", be_overtaken)
+    assert classify_into_parts(classifier, [str(pictures)], folder, options).num_files == 43
+    assert_same(read(folder), expected)
+
+
+def test_a_job_without_an_image_leaves_no_folder(classifier, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match="no images in"):
+        classify_into_parts(classifier, [str(tmp_path / "empty")], tmp_path / "parts")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_damaged_plan_is_refused(classifier, pictures, tmp_path):
     (tmp_path / "_plan.json").write_text('{"sources": 3}')
     with pytest.raises(JobError, match="is no plan of this program"):
@@ -206,6 +238,34 @@ def test_without_ray_it_is_said_what_to_install(classifier, pictures, tmp_path, 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(JobError, match=r"pip install 'resnet-for-ikomia\[scale\]', or take the engine local"):
         classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(engine="ray"))
+
+
+def test_ray_is_told_the_cores_of_this_process(classifier, tmp_path, monkeypatch):
+    """It counts those of the machine, and would start a worker for each."""
+    told = {}
+
+    def init(address, **settings):
+        told.update(settings, address=address)
+        raise ConnectionError("enough")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    with pytest.raises(EngineError, match=r"^Ray cannot be started \(enough\); try again, or take the engine local"):
+        RayEngine(classifier.values, False, 0).run([], tmp_path, Progress(), None)
+    assert (told["address"], told["num_cpus"]) == ("local", count_cores())
+
+
+def test_an_address_without_a_cluster_is_named(classifier, pictures, tmp_path, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+        monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+        with pytest.raises(JobError, match=f"RAY_ADDRESS is '{address}', where no cluster answers"):
+            classify_into_parts(classifier, [str(pictures)], tmp_path / "parts", JobOptions(engine="ray"))
+    assert not (tmp_path / "parts").exists()
 
 
 def list_open_addresses(process: psutil.Process) -> set[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from resnetkit.data.dataset import read_dataset
-from resnetkit.learners import sharing
+from resnetkit.learners import finetuning, sharing
 from resnetkit.learners.initialization import initialize
 from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine import ranks
@@ -97,9 +97,9 @@ class Two:
         return [process.wait(timeout_s) for process in self.processes]
 
 
-def train(folder: Path, *words: Sequence[str]) -> Two:
+def train(folder: Path, *words: Sequence[str], homes: Sequence[Path] = ()) -> Two:
     """Train in two processes to the end."""
-    with Two.start(folder, *words) as two:
+    with Two.start(folder, *words, homes=homes) as two:
         assert two.end() == [0, 0], two.read(0) + two.read(1)
     return two
 
@@ -160,13 +160,15 @@ def test_a_step_has_the_gradients_of_all_its_images(three_digits, tmp_path):
 
 
 def test_the_head_of_two_is_that_of_one(three_digits, backbone, tmp_path):
-    options = ["--feature-extract", "--model-weight-file", str(backbone), "--input-size=32", "--tracking=off"]
-    command = [*TRAIN, str(three_digits), *options, "--cached-views=1", "--no-export-pth", "--run-folder"]
-    train(tmp_path / "two", [*command, str(tmp_path / "two" / "run")])
-    subprocess.run([sys.executable, *command, str(tmp_path / "one")], check=True, timeout=100, capture_output=True)
+    options = ["--feature-extract", "--model-weight-file", str(backbone), "--input-size=32", "--cached-views=1"]
+    command = [*TRAIN, str(three_digits), *options, "--no-export-pth", "--run-folder"]
+    train(tmp_path / "two", [*command, str(tmp_path / "two" / "run")], homes=[tmp_path / "home"] * 2)
+    command = [*command, str(tmp_path / "one"), "--tracking=off"]
+    subprocess.run([sys.executable, *command], check=True, timeout=100, capture_output=True)
     one, two = (tmp_path / name / "best.safetensors" for name in ("one", "two/run"))
     assert one.read_bytes() == two.read_bytes()
     assert not (tmp_path / "two" / "run" / "features").exists()
+    assert len(list((tmp_path / "home" / "Ikomia" / "MLflow").glob("*/*/metrics"))) == 1  # both are told to track
 
 
 @pytest.mark.parametrize(
@@ -219,6 +221,13 @@ def test_what_two_processes_cannot_share_is_one_sentence(
         sharing.check_processes(parameters, dataset, start, recipe)
 
 
+def test_each_process_needs_two_small_images(make_parameters, monkeypatch):
+    monkeypatch.setattr(ranks, "get_size", lambda: 4)
+    parameters = make_parameters(input_size=32, batch_size=4)
+    with pytest.raises(ParameterError, match="must be at least 8 where 'input_size' is 32"):
+        finetuning._check_batch_norm(parameters, choose_recipe(parameters, 33))
+
+
 def test_a_run_folder_that_the_other_machine_does_not_see_is_one_sentence(whole, three_digits, tmp_path):
     """Each process has a home folder of its own, as two machines have."""
     homes = [tmp_path / "home-0", tmp_path / "home-1"]
@@ -265,9 +274,12 @@ def test_features_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
     parts = FeatureParts(tmp_path, "train", 1000, batch_size=4, num_views=2)
     missing = list(parts.list_missing())
     assert [len(part) for part in missing] == [256, 256, 256, 232]
-    for name in ("train-000000.npz", "train-000002.npz"):
+    for name in ("train-00000000-00000255.npz", "train-00000512-00000767.npz"):
         (tmp_path / "features" / name).touch()
     assert [part[0] for part in parts.list_missing()] == [256, 768]
+    # With more cores, or in fewer processes, the backbone sees more images at a time.
+    others = FeatureParts(tmp_path, "train", 1000, batch_size=8, num_views=2)
+    assert [len(part) for part in others.list_missing()] == [512, 488]
 
 
 def test_a_run_folder_of_something_else_is_refused(three_digits, make_parameters, tmp_path):

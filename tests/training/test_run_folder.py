@@ -170,7 +170,7 @@ if sys.argv[2] == "die":
     import os, signal
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    with pytest.raises(ParameterError, match=rf"is in use by process {os.getpid()} on .*; wait until it has ended"):
+    with pytest.raises(ParameterError, match=rf"run folder '.*' is in use by process {os.getpid()} on .*; wait"):
         RunFolderLock(folder)
     lock.close()
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "state.pt"]
