@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,30 +104,33 @@ class HeadLearner:
         return Preparation(self._recipe, shown=shown)
 
     def compute_features(self, splits: Sequence[str], folder: Path, progress: Progress) -> None:
-        """Compute the features of all images of some splits, all views of each."""
-        self._folder, began, is_measured = folder, time.monotonic(), True
-        num_batches = sum(map(self._count_feature_batches, splits))
+        """Compute the features of all images of some splits, all views of each.
+
+        Those of some thousand images are kept in parts in the run folder as they are computed: a process that goes on
+        there, or another one of this training, does not compute them again.
+        """
+        self._folder, began = folder, time.monotonic()
+        parts = {split: FeatureParts(folder, split, self._labels[split].size, *self._size(split)) for split in splits}
+        shares = {split: each.list_missing() if each.are_kept else each.list_all() for split, each in parts.items()}
+        num_batches = sum(-(-len(share) // self._size(split)[0]) for split in splits for share in shares[split])
         with progress.show("features", num_batches, "batch", share=0.7) as bar:
             for split in splits:
-                views = self._views[split]
-                store = FeatureStore(len(self._labels[split]) * len(views), self.module.in_features, folder)
+                count, num_views = self._size(split)
+                store = FeatureStore(self._labels[split].size * num_views, self.module.in_features, folder)
                 self._stores[split] = store
-                count = _count_images(views)
-                read = partial(self._splits.open(split).views, count, views)
-                if ranks.get_size() == 1 and not store.is_file:
-                    batches = self._keep_shown(split, progress.watch(read(), bar))
-                    self._readable[split] = compute_features(self._runtime, batches, store, len(views))
-                    continue
-                is_measured = False  # perhaps others do them, or an earlier start has done them
-                parts = FeatureParts(folder, split, len(self._labels[split]), count, len(views))
-                for share in parts.list_missing():
-                    parts.compute(self._runtime, share, self._keep_shown(split, progress.watch(read(share), bar)))
+                for share in shares[split]:
+                    batches = self._splits.open(split).views(count, self._views[split], share)
+                    batches = self._keep_shown(split, progress.watch(batches, bar))
+                    if parts[split].are_kept:
+                        parts[split].compute(self._runtime, share, batches)
+                    else:
+                        self._readable[split] = compute_features(self._runtime, batches, store, num_views)
                 ranks.gather(None)  # all parts are there
-                if ranks.is_first():
-                    self._readable[split] = parts.load(store)
-        if is_measured:
-            count = sum(len(self._labels[split]) * len(self._views[split]) for split in splits)
-            self._seconds_per_view = (time.monotonic() - began) / count
+                if parts[split].are_kept and ranks.is_first():
+                    self._readable[split] = parts[split].load(store)
+        num_views = sum(len(share) * self._size(split)[1] for split in splits for share in shares[split])
+        if num_views == sum(self._labels[split].size * self._size(split)[1] for split in splits):
+            self._seconds_per_view = (time.monotonic() - began) / num_views
 
     def estimate_network_seconds(self) -> float | None:
         """Return about how long the whole network would train here; None where features were not all computed now."""
@@ -284,14 +286,10 @@ class HeadLearner:
         rows = (indices[:, None] * num_views + np.arange(num_views)).ravel()
         return Labelled(features[rows], labels[rows])
 
-    def _count_feature_batches(self, split: str) -> int:
-        """Return in how many batches the features of a split are computed."""
-        return -(-len(self._labels[split]) // _count_images(self._views[split]))
-
-
-def _count_images(views: Sequence[int | None]) -> int:
-    """Return how many images, with all their views, the backbone sees at a time."""
-    return max(1, BATCH_SIZE // len(views))
+    def _size(self, split: str) -> tuple[int, int]:
+        """Return how many images of a split, with all their views, the backbone sees at a time, and views of each."""
+        num_views = len(self._views[split])
+        return max(1, BATCH_SIZE // num_views), num_views
 
 
 def _number_groups(samples: Sequence[Sample], groups: Mapping[Path, str]) -> np.ndarray:

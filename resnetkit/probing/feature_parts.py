@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ class FeatureParts:
         num_images: Images of the split.
         batch_size: Images that the backbone sees at a time: batches are those of a process alone.
         num_views: Views of each image.
+
+    Attributes:
+        are_kept: Whether there are parts: what a process alone computes in a minute or two is not worth a file.
     """
 
     def __init__(self, folder: Path, split: str, num_images: int, batch_size: int, num_views: int) -> None:
@@ -39,13 +42,17 @@ class FeatureParts:
         self._parts = [np.arange(start, min(num_images, start + size)) for start in range(0, num_images, size)]
         self._split = split
         self._num_views = num_views
+        self.are_kept = len(self._parts) > 1 or ranks.get_size() > 1
 
-    def list_missing(self) -> Iterator[np.ndarray]:
-        """Yield the images, (N,) int64, of each part that is this process' share and not there yet."""
+    def list_all(self) -> list[np.ndarray]:
+        """Return the images, (N,) int64, of all parts."""
+        return self._parts
+
+    def list_missing(self) -> list[np.ndarray]:
+        """Return the images, (N,) int64, of each part that is this process' share and not there yet."""
         self._folder.mkdir(exist_ok=True)
-        for number in range(ranks.get_rank(), len(self._parts), ranks.get_size()):
-            if not self._name(number).exists():
-                yield self._parts[number]
+        own = range(ranks.get_rank(), len(self._parts), ranks.get_size())
+        return [self._parts[number] for number in own if not self._name(number).exists()]
 
     def compute(self, runtime: Runtime, images: np.ndarray, batches: Iterable[Batch]) -> None:
         """Compute a part.

@@ -23,6 +23,7 @@ from resnetkit.learners.learner import ImageSplits
 from resnetkit.learners.recipe import choose_recipe
 from resnetkit.machine.progress import Progress, TrainingStopped
 from resnetkit.parameters.inference import InferParameters
+from resnetkit.probing import feature_parts
 from resnetkit.probing.linear_probe import solve_path
 from resnetkit.results.metrics import compute_calibration, sum_calibration_gaps
 from resnetkit.training import loop as training
@@ -124,6 +125,30 @@ def test_separable_images_are_all_right_and_no_solver_complains(make_auto, tmp_p
     assert result.describe()["epochs"] == 0
     fits, strengths = len(result.history), len({row["strength"] for row in result.history})
     assert result.reason.startswith(f"solved the head {fits} times, for {strengths} strengths, and kept ")
+
+
+def test_a_stop_while_features_are_computed_loses_a_part_at_most(three_digits, make_auto, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_parts, "_BATCHES", 1)
+    compute, computed, is_resumed = feature_parts.FeatureParts.compute, [], []
+
+    def count(self, runtime, images, batches):
+        compute(self, runtime, images, batches)
+        computed.append(len(images))
+
+    monkeypatch.setattr(feature_parts.FeatureParts, "compute", count)
+    whole = train(make_auto(), three_digits)
+    num_parts = len(computed)
+    assert num_parts > 3
+    parameters = make_auto(run_folder=str(tmp_path / "run"), output_folder="")
+    computed.clear()
+    with pytest.raises(TrainingStopped):
+        train(parameters, three_digits, Progress(lambda: len(computed) == 2 and not is_resumed))
+    assert len(list((tmp_path / "run" / "features").iterdir())) == 2
+    is_resumed.append(True)
+    resumed = train(parameters, three_digits)
+    assert len(computed) == num_parts
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert not (tmp_path / "run" / "features").exists()
 
 
 def test_a_stop_while_the_head_is_solved_loses_nothing(three_digits, make_auto, tmp_path, monkeypatch):
