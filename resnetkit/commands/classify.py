@@ -45,9 +45,7 @@ def add_arguments(parser: CommandParser) -> None:
         default="answers.csv",
         help="Table: .csv, .jsonl or .parquet; default answers.csv. With a / at the end, a folder of Parquet parts.",
     )
-    group.add_argument(
-        "--part-size", metavar="N", default="1000", help="Images of a part, where a folder is written; default 1000."
-    )
+    group.add_argument("--part-size", metavar="N", help="Images of a part, where a folder is written; default 1000.")
     group.add_argument(
         "--engine",
         metavar="NAME",
@@ -55,7 +53,7 @@ def add_arguments(parser: CommandParser) -> None:
         help="What classifies into a folder: local is this process, ray the workers of Ray Data; default local.",
     )
     group.add_argument(
-        "--workers", metavar="N", default="0", help="Workers of Ray; 0, the default, is one a GPU, or else one a core."
+        "--workers", metavar="N", help="Workers of Ray; 0, the default, is one a GPU, or else one a core."
     )
     group.add_argument("--probabilities", action="store_true", help="A column per class.")
     group.add_argument("--annotate", metavar="FOLDER", help="Draw each image with its answer into this folder.")
@@ -72,11 +70,15 @@ def run(arguments: argparse.Namespace, progress: Progress) -> Answer:
     values = read_model(arguments)
     if arguments.output.endswith(("/", os.sep)):
         return _classify_into_parts(values, arguments, progress)
-    if arguments.engine != "local":
-        raise ParameterError(
-            f"'--engine' {arguments.engine} writes a folder of parts; expected --output FOLDER/, "
-            f"got '{arguments.output}'"
-        )
+    for option, given in {
+        f"--engine {arguments.engine}": arguments.engine != "local",
+        "--part-size": arguments.part_size is not None,
+        "--workers": arguments.workers is not None,
+    }.items():
+        if given:
+            raise ParameterError(
+                f"'{option}' is for a folder of parts; expected --output FOLDER/, got '{arguments.output}'"
+            )
     with pause_garbage_collection():
         from resnetkit.folders.classification import TableOptions, classify_into_table
         from resnetkit.folders.classifier import Classifier
@@ -98,10 +100,12 @@ def _classify_into_parts(values: InferParameters, arguments: argparse.Namespace,
             f"'--engine' must be one of {', '.join(ENGINES)}, got '{arguments.engine}'"
             + suggest(arguments.engine, ENGINES)
         )
+    if arguments.workers is not None and arguments.engine != "ray":
+        raise ParameterError(f"'--workers' are those of Ray; expected --engine ray, got '{arguments.engine}'")
     options = JobOptions(
         engine=arguments.engine,
-        workers=_read_count("--workers", arguments.workers, 0),
-        part_size=_read_count("--part-size", arguments.part_size, 1),
+        workers=_read_count("--workers", arguments.workers or "0", 0),
+        part_size=_read_count("--part-size", arguments.part_size or "1000", 1),
         has_probabilities=arguments.probabilities,
     )
     output = Path(arguments.output).expanduser()

@@ -75,8 +75,10 @@ def test_a_list_on_standard_input(checkpoint_path, photos, tmp_path):
         (["MODEL", "empty", "--output", "other.csv"], "'other.csv' exists and cannot be gone on with: it has other"),
         (["MODEL", "empty", "--conf", "0.5"], "no option '--conf'; did you mean '--confidence-threshold'?"),
         (["none.pth", "empty"], "weights file '"),
+        (["MODEL", "empty", "--part-size=9"], "'--part-size' is for a folder of parts; expected --output FOLDER/, got"),
+        (["MODEL", "empty", "--output=a/", "--workers=2"], "'--workers' are those of Ray; expected --engine ray, got"),
     ],
-    ids=["no path", "no images", "ending", "other table", "word", "no model"],
+    ids=["no path", "no images", "ending", "other table", "word", "no model", "no parts", "no workers"],
 )
 def test_wrong_use_is_one_line(checkpoint_path, tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
