@@ -14,6 +14,16 @@ def find_unused(values: TrainParameters) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
+def describe_unused(values: TrainParameters) -> list[str]:
+    """Say of each parameter that was given another value than its default in vain why it has no effect."""
+    defaults = TrainParameters()
+    return [
+        f"'{name}' has no effect: {reason}"
+        for name, reason in find_unused(values).items()
+        if getattr(values, name) != getattr(defaults, name)
+    ]
+
+
 def _explain_use_pretrained(values: TrainParameters) -> str:
     return "training starts from the weights file" if values.model_weight_file else ""
 

@@ -28,6 +28,7 @@ from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.text import hide_password
 from resnetkit.machine.threads import choose_thread_count, fix_thread_count, use_threads
 from resnetkit.parameters.training import TrainParameters
+from resnetkit.parameters.unused import describe_unused
 from resnetkit.probing.feature_parts import remove_parts
 from resnetkit.results.metrics import compute_mean_recall
 from resnetkit.runtimes.devices import use_default_settings
@@ -88,6 +89,9 @@ def _train_and_conclude(parameters: TrainParameters, source: Path, progress: Pro
     fix_thread_count()
     run = open_run(parameters, source, progress)
     logger.info("run folder %s", run.folder)
+    if ranks.is_first():
+        for sentence in describe_unused(run.parameters):
+            logger.warning("%s", sentence)
     with closing(run), _explain_failures(run), start_tracking(parameters, address, run.folder) as tracker:
         run.adopt(
             run.learner.prepare(run.folder, progress, is_resumed=bool(run.state.history)), time.monotonic() - began
