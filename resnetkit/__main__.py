@@ -28,14 +28,18 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: The arguments; those of the process by default.
     """
+    is_program = words is None
     if words is None:
         words = sys.argv[1:]
         # At its end Python searches all that there is for garbage, several times: with torch, for 1.5 seconds.
         atexit.register(gc.freeze)
     if words and words[0] in COMMANDS:
-        from resnetkit.commands.program import run_command
+        from resnetkit.commands.program import end_process, run_command
 
-        return run_command(words[0], words[1:])
+        status = run_command(words[0], words[1:])
+        if is_program:
+            end_process(status)
+        return status
     parser = argparse.ArgumentParser(
         "resnetkit",
         usage="resnetkit COMMAND ...",

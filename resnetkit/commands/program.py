@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from resnetkit.commands.interruption import Interruption
 from resnetkit.commands.options import CommandParser
 from resnetkit.machine.progress import Progress, Stopped
-from resnetkit.machine.ranks import JointError
+from resnetkit.machine.ranks import JointError, has_parted
 from resnetkit.machine.speaking import get_logger, speak_as
 
 logger = get_logger()
@@ -92,6 +92,14 @@ def run_command(name: str, words: Sequence[str]) -> int:
         except Exception as error:
             return WRONG_USE if isinstance(error, JointError) and error.is_told else _report(error)
     return answer.status
+
+
+def end_process(status: int) -> None:
+    """End the process at once, where an orderly end could hang or abort: when others of its training went away."""
+    if has_parted():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def write_command(name: str, words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from contextlib import suppress
 from importlib import metadata
 from inspect import signature
@@ -39,7 +40,7 @@ def check_processes(parameters: TrainParameters, dataset: Dataset, start: Start,
     if (size := ranks.get_size()) == 1:
         return
     values = {name: value for name, value in parameters.model_dump().items() if name not in _LOCAL_PARAMETERS}
-    ranks.check_agreement(
+    check_agreement(
         **{f"parameter '{name}'": str(value) for name, value in values.items()},
         **{f"version of {name}": metadata.version(name) for name in ("torch", "numpy")},
         **{"version of resnetkit": __version__, "version of Python": ".".join(platform.python_version_tuple()[:2])},
@@ -56,6 +57,24 @@ def check_processes(parameters: TrainParameters, dataset: Dataset, start: Start,
             f"{size} processes need at least {_MIN_IMAGES * size} training images, got {len(dataset.train)}; "
             "start fewer processes"
         )
+
+
+def check_agreement(**facts: str) -> None:
+    """Compare what must be the same everywhere.
+
+    Raises:
+        JointError: A fact differs; everybody raises it.
+    """
+    everyone = ranks.gather((socket.gethostname(), facts))
+    for rank, (host, others) in enumerate(everyone):
+        for name, value in others.items():
+            first = everyone[0][1][name]
+            if value != first:
+                raise JointError(
+                    f"the {len(everyone)} processes of a training must have the same {name}; process 0 has {first} "
+                    f"and process {rank} on {host} has {value}; start all of them with the same command on the same "
+                    "files"
+                )
 
 
 def check_folder_is_seen(state: Path) -> None:

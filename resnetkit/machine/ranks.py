@@ -65,7 +65,10 @@ class _Group:
         steps: Process group for what happens in every step, with a short timeout; None for a process alone.
         watch: Notices processes that hang, wherever the others are.
         is_waiting: Whether the process waits for others, in torch's code, where nothing reaches it.
+        has_parted: Whether it ever left the others in disorder.
     """
+
+    has_parted = False
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
@@ -182,6 +185,7 @@ def join() -> Iterator[None]:
     except BaseException:
         # NCCL would wait for the others before it lets go, and they perhaps for us.
         if _group.size > 1:
+            _group.has_parted = True
             # While Python ends, gloo may wait again for what it had begun with a process that hangs.
             devnull = os.open(os.devnull, os.O_WRONLY)
             atexit.register(faulthandler.dump_traceback_later, _GRACE_S, exit=True, file=devnull)
@@ -215,6 +219,11 @@ def _close_group(is_orderly: bool) -> None:
         _group.is_own = False
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def has_parted() -> bool:
+    """Tell whether this process left the others in disorder: ending, torch's threads may wait for them, or abort."""
+    return _group.has_parted
 
 
 def check_others() -> None:
@@ -273,24 +282,6 @@ def share(value: Value) -> Value:
     with _wait_for_others():
         dist.broadcast_object_list(values, src=0)
     return values[0]  # type: ignore[no-any-return]
-
-
-def check_agreement(**facts: str) -> None:
-    """Compare what must be the same everywhere.
-
-    Raises:
-        JointError: A fact differs; everybody raises it.
-    """
-    everyone = gather((socket.gethostname(), facts))
-    for rank, (host, others) in enumerate(everyone):
-        for name, value in others.items():
-            first = everyone[0][1][name]
-            if value != first:
-                raise JointError(
-                    f"the {len(everyone)} processes of a training must have the same {name}; process 0 has {first} "
-                    f"and process {rank} on {host} has {value}; start all of them with the same command on the same "
-                    "files"
-                )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from resnetkit.learners.optimization import (
     compute_class_weights,
 )
 from resnetkit.learners.recipe import Recipe, choose_recipe
-from resnetkit.learners.sharing import check_folder_is_seen, check_processes
+from resnetkit.learners.sharing import check_agreement, check_folder_is_seen, check_processes
 from resnetkit.machine import ranks
 from resnetkit.machine.files import resolve_path, write_text
 from resnetkit.machine.progress import Progress
@@ -147,7 +147,7 @@ def _open_run(parameters: TrainParameters, source: Path, progress: Progress) -> 
     splits.dataset = dataset
     learner = _open_learner(parameters, recipe, start, splits)
     content = hash_dataset(dataset, sizes)
-    ranks.check_agreement(**{"data set": content})
+    check_agreement(**{"data set": content})
     numerics, threads = ranks.share((learner.numerics, torch.get_num_threads()))
     state = TrainingState(
         {**parameters.model_dump(), "dataset_folder": str(source.absolute())},
