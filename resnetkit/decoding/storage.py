@@ -12,6 +12,8 @@ import posixpath
 import tarfile
 import tempfile
 import threading
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from resnetkit.machine.files import Address
+from resnetkit.machine.text import Texts
 
 ARCHIVE_SUFFIXES = (".tar", ".parquet")
 
@@ -62,32 +65,43 @@ class TarArchive:
 
     def __init__(self, path: Path, copy: Any = None) -> None:
         self._path, self._copy = Path(copy.name) if copy else path, copy
-        self._places: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
         try:
             with tarfile.open(self._path, "r:") as archive:
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined] # else it keeps a kilobyte for each
                     if member.isreg() and not member.issparse():
-                        self._places[posixpath.normpath(member.name)] = (member.offset_data, member.size)
+                        places[posixpath.normpath(member.name)] = (member.offset_data, member.size)
         except (tarfile.TarError, OSError) as error:
             raise StorageError(
                 f"'{path}' cannot be read as a tar file ({error}); expected a whole one that is not compressed"
             ) from error
+        names = list(places)
+        self._names, self._places = Texts(names), np.array(list(places.values()), np.int64).reshape(-1, 2)
+        self._order = array("q", sorted(range(len(names)), key=names.__getitem__))
 
     def list(self) -> Iterator[str]:
         """Yield the names of all files in it, in their order."""
-        return iter(self._places)
+        return iter(self._names)
 
     def measure(self, key: str) -> int:
         """Return the bytes of an entry."""
-        return self._places[key][1]
+        return self._find(key)[1]
 
     def read(self, key: str) -> bytes:
         """Return an entry."""
-        offset, size = self._places[key]
+        offset, size = self._find(key)
         with self._path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+    def _find(self, key: str) -> tuple[int, int]:
+        """Return where an entry begins, and its bytes."""
+        place = bisect_left(self._order, key, key=self._names.__getitem__)
+        if place == len(self._order) or self._names[self._order[place]] != key:
+            raise KeyError(key)
+        offset, size = self._places[self._order[place]].tolist()
+        return offset, size
 
 
 class ParquetArchive:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import os
 import pickle
+import posixpath
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -190,3 +193,27 @@ except OSError:
 assert len(found) < 1000
 """
     run_script(code, [str(path)])
+
+
+def test_entries_of_a_tar_file_are_found_whatever_their_names_are(tmp_path: Path) -> None:
+    names = ["b/2.jpg", "a/1.jpg", "no text \udcff.jpg", "./c//3.jpg", "é/" + 200 * "long/" + "4.jpg", "B/2.jpg"]
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as archive:
+        for name in [*names, "a/1.jpg"]:  # the last of two that have one name counts
+            entry = tarfile.TarInfo(name)
+            entry.size = archive.offset + len(name)
+            archive.addfile(entry, io.BytesIO(bytes(entry.size)))
+    with tarfile.open(shard) as archive:
+        sizes = {posixpath.normpath(member.name): member.size for member in archive}
+    opened = storage.open_archive(shard)
+    assert list(opened.list()) == [posixpath.normpath(name) for name in names]
+    assert {key: opened.measure(key) for key in opened.list()} == sizes
+    assert all(len(opened.read(key)) == size for key, size in sizes.items())
+    for missing in ("", "a", "a/0.jpg", "zzz.jpg"):
+        with pytest.raises(KeyError):
+            opened.read(missing)
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    assert list(storage.open_archive(tmp_path / "empty.tar").list()) == []
+    with pytest.raises(FileNotFoundError):
+        open_key(tmp_path / "empty.tar" / "1.jpg")
