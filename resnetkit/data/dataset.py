@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 from resnetkit.data.splitting import SPLIT_RULE, draw_by_name, draw_by_position, draw_groups
 from resnetkit.images.reading import IMAGE_SUFFIXES
 from resnetkit.machine.speaking import get_logger
 from resnetkit.sources.folders import read_folder
 from resnetkit.sources.names import ClassFiles, DatasetError, SourceFiles, enumerate_names, get_order
+from resnetkit.sources.paths import PathList
 from resnetkit.sources.shards import find_shards, read_shards
 from resnetkit.sources.tables import TABLE_SUFFIXES, read_table
 
-__all__ = ["Dataset", "DatasetError", "Sample", "check_splits", "read_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Sample",
+    "Samples",
+    "check_splits",
+    "gather_samples",
+    "join_samples",
+    "read_dataset",
+]
 
 logger = get_logger()
 
@@ -29,6 +43,65 @@ class Sample:
 
     path: Path
     label: int
+
+
+class Samples(Sequence[Sample]):
+    """Images of a split: their paths and labels; a `Sample` is made whenever one is asked for.
+
+    Attributes:
+        paths: The files.
+        labels: (N,) int32.
+    """
+
+    def __init__(self, paths: PathList, labels: Sequence[int] | np.ndarray) -> None:
+        self.paths = paths
+        self.labels = np.asarray(labels, np.int32)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Samples:
+        """Return the images at these positions, counted from 0."""
+        return Samples(self.paths.select(indices), self.labels[np.asarray(indices, np.int64)])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return Samples(self.paths[index], self.labels[index])
+        return Sample(self.paths[index], int(self.labels[index]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(Sample, self.paths, map(int, self.labels))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} images below '{self.paths.folder}'>"
+
+
+def gather_samples(folder: Path, by_label: Mapping[int, PathList]) -> Samples:
+    """Return images below a folder of several classes, ordered by their labels."""
+    paths, labels = PathList(folder), sorted(by_label)
+    for label in labels:
+        paths.extend(by_label[label])
+    counts = [len(by_label[label]) for label in labels]
+    return Samples(paths, np.repeat(np.array(labels, np.int32), np.array(counts, np.int64)))
+
+
+def join_samples(parts: Sequence[Samples]) -> Samples:
+    """Return the images of several splits of a data set, one after the other."""
+    paths = PathList(parts[0].paths.folder)
+    for part in parts:
+        paths.extend(part.paths)
+    return Samples(paths, np.concatenate([part.labels for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -44,17 +117,18 @@ class Dataset:
         has_own_split: Whether `val` came with the data set; else it was drawn from its training images.
         ignored: What was left out: files that are no images by their names, hidden files and folders, those of the
             system, and what training wrote.
-        groups: What an image belongs to (a patient, a day) where a table says it; a drawn split separates none.
+        groups: What an image belongs to (a patient, a day) where a table says it, by its path as text; a drawn split
+            separates none.
     """
 
     source: Path
     classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: Samples
+    val: Samples
+    test: Samples
     has_own_split: bool
     ignored: tuple[Path, ...] = ()
-    groups: Mapping[Path, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_dataset(
@@ -88,8 +162,7 @@ def read_dataset(
     elif split_rule == 1:
         files["train"], files["val"] = draw_by_position(files["train"], val_split, seed)
     else:
-        root = source if source.is_dir() else source.parent
-        files["train"], files["val"] = draw_by_name(files["train"], root, val_split, seed)
+        files["train"], files["val"] = draw_by_name(files["train"], val_split, seed)
     dataset = _build_dataset(source, found, has_own_split)
     check_splits(dataset)
     return dataset
@@ -113,8 +186,8 @@ def check_splits(dataset: Dataset) -> None:
     Raises:
         DatasetError: It cannot be trained on; the message names the classes.
     """
-    with_images = {sample.label for sample in dataset.train}
-    missing = [name for label, name in enumerate(dataset.classes) if label not in with_images]
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    missing = [dataset.classes[label] for label in np.flatnonzero(counts == 0)]
     if missing:
         raise DatasetError(
             f"no readable training image of {enumerate_names(missing)} in '{dataset.source}'; "
@@ -173,7 +246,7 @@ def _warn_of_separated_groups(found: SourceFiles) -> None:
     splits = defaultdict(set)
     for split, classes in found.splits.items():
         for paths in classes.values():
-            for path in paths:
+            for path in paths.write():
                 if path in found.groups:
                     splits[found.groups[path]].add(split)
     separated = sorted(group for group, places in splits.items() if "train" in places and len(places) > 1)
@@ -186,8 +259,9 @@ def _warn_of_separated_groups(found: SourceFiles) -> None:
 
 def _build_dataset(source: Path, found: SourceFiles, has_own_split: bool) -> Dataset:
     classes = tuple(sorted(found.splits["train"], key=get_order))
+    labels = {name: label for label, name in enumerate(classes)}
     splits = {
-        split: tuple(Sample(path, label) for label, name in enumerate(classes) for path in files.get(name, ()))
+        split: gather_samples(found.folder, {labels[name]: paths for name, paths in files.items()})
         for split, files in found.splits.items()
     }
     return Dataset(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.data.dataset import DatasetError, Samples
 from resnetkit.data.scanning import MAX_WARNINGS
 from resnetkit.data.views import ImageMemory, LoaderSettings
 from resnetkit.data.workers import ProcessTeam, ThreadTeam, open_team
@@ -63,14 +63,13 @@ class ImageLoader:
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Samples,
         preprocessing: Preprocessing,
         settings: LoaderSettings,
         memory: ImageMemory | None = None,
     ) -> None:
         self.skipped: list[tuple[Path, str]] = []
         self._samples = samples
-        self._labels = np.array([sample.label for sample in samples], np.int64)
         self._preprocessing = preprocessing
         self._settings = settings
         self._memory = memory
@@ -118,17 +117,17 @@ class ImageLoader:
         self, batch_size: int, indices: Sequence[int] | np.ndarray, epochs: Sequence[int | None]
     ) -> Iterator[Batch]:
         team = self._team = self._team or self._open_team()
-        order = [int(index) for index in indices]
+        order = np.asarray(indices, np.int64)
         ahead = batch_size + max(batch_size, 4 * team.size)
         waiting: deque[Future[np.ndarray]] = deque()
         try:
             for start in range(0, len(order), batch_size):
                 submitted = start + len(waiting)
-                for index in order[submitted : start + ahead]:
+                for index in order[submitted : start + ahead].tolist():
                     waiting.append(team.submit(index, epochs))
                 received = [
                     (index, views)
-                    for index in order[start : start + batch_size]
+                    for index in order[start : start + batch_size].tolist()
                     if (views := self._receive(index, waiting.popleft())) is not None
                 ]
                 if received:
@@ -148,11 +147,11 @@ class ImageLoader:
         except ImageError as error:
             if index not in self._skipped_indices:
                 self._skipped_indices.add(index)
-                self.skipped.append((self._samples[index].path, str(error)))
+                self.skipped.append((self._samples.paths[index], str(error)))
                 if len(self.skipped) <= MAX_WARNINGS:
                     logger.warning("left out %s", error)
             if self._settings.is_checked:
-                self._check_is_there(self._samples[index].path, error)
+                self._check_is_there(self._samples.paths[index], error)
             return None
 
     def _check_is_there(self, path: Path, error: ImageError) -> None:
@@ -169,11 +168,11 @@ class ImageLoader:
     def _collate(self, received: Sequence[tuple[int, np.ndarray]]) -> Batch:
         indices = np.repeat([index for index, _ in received], len(received[0][1]))
         images = torch.from_numpy(np.concatenate([views for _, views in received]))
-        return Batch(indices, images, torch.from_numpy(self._labels[indices]))
+        return Batch(indices, images, torch.from_numpy(self._samples.labels[indices].astype(np.int64)))
 
     def _open_team(self) -> ThreadTeam | ProcessTeam:
         """Start threads or processes; each process gets its share of the memory."""
         share = self._settings.memory_bound_mb // max(1, self._settings.num_workers)
         settings = replace(self._settings, memory_bound_mb=share)
-        paths = [sample.path.absolute() for sample in self._samples]
+        paths = self._samples.paths.absolute()
         return open_team(settings.num_workers, (paths, self._preprocessing, settings), self._memory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,16 +9,14 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 import numpy as np
 
-from resnetkit.data.dataset import Dataset, DatasetError, Sample, check_splits
-from resnetkit.decoding.storage import open_key
+from resnetkit.data.dataset import Dataset, DatasetError, check_splits, join_samples
 from resnetkit.folders.cells import write_path, write_text
 from resnetkit.folders.tables import write_csv
-from resnetkit.images.inspection import Finding, Inspections
+from resnetkit.images.inspection import Finding, Inspections, hash_content, hash_pixels
 from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.reading import hold_image
 from resnetkit.machine import ranks
@@ -85,17 +82,52 @@ class DataReport:
             write_csv(folder / NEAR_DUPLICATES_NAME, [["path", "train_path", *names], *rows])
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """What is known of one image file: its size, a checksum and a thumbnail of its pixels, or why it cannot be read."""
+class _Pictures:
+    """What is known of the images of all splits, which are known by their positions, one split after the other."""
 
-    split: str
-    sample: Sample
-    width: int = 0
-    height: int = 0
-    checksum: int = 0
-    thumbnail: bytes = b""
-    reason: str = ""
+    def __init__(self, dataset: Dataset, has_thumbnails: bool) -> None:
+        splits = [getattr(dataset, split) for split in SPLITS]
+        self.samples = join_samples(splits)
+        self.split_numbers = np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(samples) for samples in splits])
+        count = len(self.samples)
+        self.facts = np.zeros(count, [("width", np.int32), ("height", np.int32), ("checksum", np.uint32)])
+        self.thumbnails = np.zeros((count, THUMBNAIL_BYTES if has_thumbnails else 0), np.uint8)
+        self.reasons: dict[int, str] = {}
+
+    def note(self, index: int, found: Finding | str) -> None:
+        """Take in what was found in an image, or why it cannot be read."""
+        if isinstance(found, str):
+            self.reasons[index] = found
+            return
+        self.facts[index] = found.width, found.height, found.checksum
+        if self.thumbnails.shape[1]:
+            self.thumbnails[index] = np.frombuffer(found.thumbnail, np.uint8)
+
+    def gather(self) -> None:
+        """Take over what the other processes that train together know of their shares."""
+        size, rank = ranks.get_size(), ranks.get_rank()
+        if size == 1:
+            return
+        everyone = ranks.gather((self.facts[rank::size], self.thumbnails[rank::size], self.reasons))
+        for other, (facts, thumbnails, reasons) in enumerate(everyone):
+            self.facts[other::size], self.thumbnails[other::size] = facts, thumbnails
+            self.reasons |= reasons
+        self.reasons = dict(sorted(self.reasons.items()))
+
+    def find_readable(self, split: str | None = None) -> np.ndarray:
+        """Return the positions of what could be read, of one split or of all."""
+        is_readable = np.ones(len(self.samples), bool)
+        is_readable[list(self.reasons)] = False
+        if split is not None:
+            is_readable &= self.split_numbers == SPLITS.index(split)
+        return np.flatnonzero(is_readable)
+
+    def get_split(self, index: int) -> str:
+        return SPLITS[self.split_numbers[index]]
+
+    def is_leak(self, group: Sequence[int]) -> bool:
+        splits = {self.get_split(index) for index in group}
+        return "train" in splits and len(splits) > 1
 
 
 @dataclass(frozen=True)
@@ -133,134 +165,130 @@ def check_images(
         DatasetError: A class is left without a training image, or nothing is left for validation.
     """
     read = partial(hold_image, max_megapixels=max_megapixels, value_range=value_range)
-    items = [(split, sample) for split in SPLITS for sample in getattr(dataset, split)]
-    share = items[ranks.get_rank() :: ranks.get_size()]
     has_thumbnails = is_comparable(len(dataset.train), len(dataset.val) + len(dataset.test))
+    pictures = _Pictures(dataset, has_thumbnails)
+    share = range(len(pictures.samples))[ranks.get_rank() :: ranks.get_size()]
     with closing(Inspections(dataset.source, value_range)) as inspections:
         with progress.show("checking images", len(share), unit="image") as bar:
-            looks = _look_at_all(share, _Look(read, max_megapixels, has_thumbnails, on_image), inspections)
-            pictures = list(progress.watch(looks, bar))
-        pictures = _gather(items, pictures)
-        groups = _find_same([picture for picture in pictures if not picture.reason], inspections, read, progress)
+            looks = _look_at_all(pictures, share, _Look(read, max_megapixels, has_thumbnails, on_image), inspections)
+            for index, found in zip(share, progress.watch(looks, bar), strict=True):
+                pictures.note(index, found)
+        pictures.gather()
+        groups = _find_same(pictures, inspections, read, progress)
     _check_is_there(dataset, pictures)
-    readable = [picture for picture in pictures if not picture.reason]
-    train, val, test = (tuple(picture.sample for picture in readable if picture.split == split) for split in SPLITS)
+    train, val, test = (pictures.samples.select(pictures.find_readable(split)) for split in SPLITS)
     cleaned = replace(dataset, train=train, val=val, test=test)
-    near = _find_near(readable, groups, progress) if has_thumbnails else None
+    near = _find_near(pictures, groups, progress) if has_thumbnails else None
     report = _make_report(cleaned, pictures, groups, near)
     _warn(report)
     check_splits(cleaned)
     return cleaned, report
 
 
-def _look_at_all(items: Iterable[tuple[str, Sample]], how: _Look, inspections: Inspections) -> Iterator[_Picture]:
-    def look_at(item: tuple[str, Sample]) -> _Picture:
-        split, sample = item
+def _look_at_all(
+    pictures: _Pictures, share: Sequence[int], how: _Look, inspections: Inspections
+) -> Iterator[Finding | str]:
+    def look_at(index: int) -> Finding | str:
+        path = pictures.samples.paths[index]
         try:
-            with how.read(sample.path) as image:
-                how.on_image(split, sample.path, image)
+            with how.read(path) as image:
+                how.on_image(pictures.get_split(index), path, image)
                 checksum = zlib.crc32(np.ascontiguousarray(image).data)
                 thumbnail = make_thumbnail(image) if how.has_thumbnails else b""
                 height, width = image.shape[:2]
         except ImageError as error:
-            return _Picture(split, sample, reason=str(error))
-        inspections.keep(sample.path, Finding(width, height, checksum, thumbnail=thumbnail))
-        return _Picture(split, sample, width, height, checksum, thumbnail)
+            return str(error)
+        inspections.keep(path, found := Finding(width, height, checksum, thumbnail=thumbnail))
+        return found
 
-    def recall(item: tuple[str, Sample]) -> _Picture | None:
-        known = inspections.find(item[1].path)
+    def recall(index: int) -> Finding | None:
+        known = inspections.find(pictures.samples.paths[index])
         if known is None or known.width * known.height / 1e6 > how.max_megapixels:
             return None
         if how.has_thumbnails and len(known.thumbnail) != THUMBNAIL_BYTES:
             return None
-        return _Picture(*item, known.width, known.height, known.checksum, known.thumbnail)
+        return known
 
-    return map_in_threads(look_at, items, recall)
-
-
-def _gather(items: Sequence[tuple[str, Sample]], own: list[_Picture]) -> list[_Picture]:
-    """Return the pictures of all processes that train together, in the order of the items."""
-    if (size := ranks.get_size()) == 1:
-        return own
-    facts: list[tuple[int, int, int, bytes, str]] = [(0, 0, 0, b"", "")] * len(items)
-    shares = ranks.gather([(each.width, each.height, each.checksum, each.thumbnail, each.reason) for each in own])
-    for rank, share in enumerate(shares):
-        facts[rank::size] = share
-    return [_Picture(split, sample, *found) for (split, sample), found in zip(items, facts, strict=True)]
+    return map_in_threads(look_at, share, recall)
 
 
-def _check_is_there(dataset: Dataset, pictures: Sequence[_Picture]) -> None:
+def _check_is_there(dataset: Dataset, pictures: _Pictures) -> None:
     """Refuse a data set whose folder went away while it was checked.
 
     Raises:
         DatasetError: It is so.
     """
-    if any(picture.reason for picture in pictures) and not dataset.source.exists():
+    if pictures.reasons and not dataset.source.exists():
         raise DatasetError(f"'{dataset.source}' is no longer there; it vanished while its images were checked")
 
 
 def _find_same(
-    pictures: Sequence[_Picture],
+    pictures: _Pictures,
     inspections: Inspections,
     read: Callable[[Path], AbstractContextManager[np.ndarray]],
     progress: Progress,
-) -> list[list[_Picture]]:
+) -> list[list[int]]:
     """Group files with equal pixels.
 
     Only what agrees in size and checksum is read again, and of that only files of different bytes are decoded again;
     neither where it is known from an earlier start.
     """
 
-    def hash_file(path: Path) -> bytes:
+    def find_content(path: Path) -> bytes:
         if (known := inspections.find(path)) and known.content:
             return known.content
-        if content := _hash_file(path):
+        if content := hash_content(path):
             inspections.add_hashes(path, content=content)
         return content or bytes(path)  # It vanished meanwhile: equal to nothing.
 
-    def hash_pixels(path: Path) -> bytes:
+    def find_pixels(path: Path) -> bytes:
         if (known := inspections.find(path)) and known.pixels:
             return known.pixels
-        if found := _hash_pixels(path, read):
+        if found := hash_pixels(path, read):
             inspections.add_hashes(path, pixels=found)
         return found or bytes(path)  # It became unreadable meanwhile: equal to nothing.
 
-    candidates = defaultdict(list)
-    for picture in pictures:
-        candidates[picture.width, picture.height, picture.checksum].append(picture)
-    alike = [group for group in candidates.values() if len(group) > 1]
-    paths = [picture.sample.path for group in alike for picture in group]
-    contents = dict(zip(paths, _hash_all(hash_file, paths, progress), strict=True))
-    by_content = [{contents[picture.sample.path]: picture.sample.path for picture in group} for group in alike]
-    differing = {content: path for paths in by_content if len(paths) > 1 for content, path in paths.items()}
-    hashes = _hash_all(hash_pixels, list(differing.values()), progress)
+    alike = _find_alike(pictures)
+    indices = [index for group in alike for index in group]
+    paths = pictures.samples.paths.select(indices)
+    contents = dict(zip(indices, _hash_all(find_content, paths, progress), strict=True))
+    by_content = [{contents[index]: index for index in group} for group in alike]
+    differing = {content: index for group in by_content if len(group) > 1 for content, index in group.items()}
+    hashes = _hash_all(find_pixels, pictures.samples.paths.select(differing.values()), progress)
     pixels = dict(zip(differing, hashes, strict=True))
     groups = []
     for group in alike:
         same = defaultdict(list)
-        for picture in group:
-            content = contents[picture.sample.path]
-            same[pixels.get(content, content)].append(picture)
+        for index in group:
+            same[pixels.get(contents[index], contents[index])].append(index)
         groups += [group for group in same.values() if len(group) > 1]
     return groups
 
 
+def _find_alike(pictures: _Pictures) -> list[list[int]]:
+    """Group the images that agree in size and checksum."""
+    readable = pictures.find_readable()
+    facts = pictures.facts[readable]
+    order = np.lexsort((facts["checksum"], facts["height"], facts["width"]))  # stable: by position within a group
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = facts[order[1:]] != facts[order[:-1]]
+    starts = np.flatnonzero(is_first)
+    counts = np.diff(starts, append=len(order))
+    runs = zip(starts[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True)
+    return sorted(readable[order[start : start + count]].tolist() for start, count in runs)
+
+
 def _find_near(
-    pictures: Sequence[_Picture], groups: Sequence[Sequence[_Picture]], progress: Progress
-) -> list[tuple[_Picture, _Picture, float]]:
+    pictures: _Pictures, groups: Sequence[Sequence[int]], progress: Progress
+) -> list[tuple[int, int, float]]:
     """Find pictures of val and test that are nearly the same as one of train; those that are the same are known."""
-    known = {id(picture) for group in groups if _is_leak(group) for picture in group}
-    train = [picture for picture in pictures if picture.split == "train"]
-    others = [picture for picture in pictures if picture.split != "train" and id(picture) not in known]
-    if not train or not others:
+    known = [index for group in groups if pictures.is_leak(group) for index in group]
+    train = pictures.find_readable("train")
+    others = np.setdiff1d(pictures.find_readable(), [*train, *known])
+    if not len(train) or not len(others):
         return []
-
-    def stack(pictures: Sequence[_Picture]) -> np.ndarray:
-        thumbnails = b"".join(picture.thumbnail for picture in pictures)
-        return np.frombuffer(thumbnails, np.uint8).reshape(len(pictures), THUMBNAIL_BYTES)
-
-    pairs = find_near_duplicates(stack(train), stack(others), progress)
-    return [(train[first], others[second], similarity) for first, second, similarity in pairs]
+    pairs = find_near_duplicates(pictures.thumbnails[train], pictures.thumbnails[others], progress)
+    return [(int(train[first]), int(others[second]), similarity) for first, second, similarity in pairs]
 
 
 def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress: Progress) -> list[bytes]:
@@ -270,74 +298,55 @@ def _hash_all(function: Callable[[Path], bytes], paths: Sequence[Path], progress
         return list(progress.watch(map_in_threads(function, paths), bar))
 
 
-def _hash_file(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    try:
-        with open_key(path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError:
-        return b""
-    return digest.digest()
-
-
-def _hash_pixels(path: Path, read: Callable[[Path], AbstractContextManager[np.ndarray]]) -> bytes:
-    try:
-        with read(path) as image:
-            return hashlib.sha256(np.ascontiguousarray(image).data).digest()
-    except ImageError:
-        return b""
-
-
 def _make_report(
     dataset: Dataset,
-    pictures: Sequence[_Picture],
-    groups: Sequence[Sequence[_Picture]],
-    near: Sequence[tuple[_Picture, _Picture, float]] | None,
+    pictures: _Pictures,
+    groups: Sequence[Sequence[int]],
+    near: Sequence[tuple[int, int, float]] | None,
 ) -> DataReport:
-    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-    counts = {name: dict.fromkeys(SPLITS, 0) for name in dataset.classes}
-    for split in SPLITS:
-        for sample in getattr(dataset, split):
-            counts[dataset.classes[sample.label]][split] += 1
+    folder = dataset.train.paths.folder
+    counts = {
+        split: np.bincount(getattr(dataset, split).labels, minlength=len(dataset.classes)).tolist() for split in SPLITS
+    }
 
-    def name_all(pictures: Iterable[_Picture]) -> list[str]:
-        return [_name(picture.sample.path, folder) for picture in pictures]
+    def name(index: int) -> str:
+        return _name(pictures.samples.paths[index], folder)
 
-    def describe(picture: _Picture, other: _Picture, similarity: float) -> dict[str, Any]:
-        paths = {"path": _name(other.sample.path, folder), "train_path": _name(picture.sample.path, folder)}
-        labels = {"label": dataset.classes[other.sample.label], "train_label": dataset.classes[picture.sample.label]}
-        return {**paths, "split": other.split, **labels, "similarity": round(similarity, 4)}
+    def name_all(group: Iterable[int]) -> list[str]:
+        return [name(index) for index in group]
+
+    def describe(index: int, other: int, similarity: float) -> dict[str, Any]:
+        label, train_label = (dataset.classes[pictures.samples.labels[each]] for each in (other, index))
+        labels = {"label": label, "train_label": train_label}
+        paths = {"path": name(other), "train_path": name(index)}
+        return {**paths, "split": pictures.get_split(other), **labels, "similarity": round(similarity, 4)}
 
     return DataReport(
         source=_name(dataset.source, None),
         has_own_split=dataset.has_own_split,
-        class_counts=counts,
-        image_sizes=_summarize_sizes([picture for picture in pictures if not picture.reason]),
+        class_counts={
+            each: {split: counts[split][label] for split in SPLITS} for label, each in enumerate(dataset.classes)
+        },
+        image_sizes=_summarize_sizes(pictures),
         unreadable=[
-            {"path": _name(picture.sample.path, folder), "reason": to_encodable(picture.reason)}
-            for picture in pictures
-            if picture.reason
+            {"path": name(index), "reason": to_encodable(reason)} for index, reason in pictures.reasons.items()
         ],
-        leaks=[name_all(group) for group in groups if _is_leak(group)],
-        label_conflicts=[name_all(group) for group in groups if len({picture.sample.label for picture in group}) > 1],
+        leaks=[name_all(group) for group in groups if pictures.is_leak(group)],
+        label_conflicts=[name_all(group) for group in groups if len(set(pictures.samples.labels[group])) > 1],
         duplicates=[name_all(group) for group in groups],
         near_duplicates=None if near is None else [describe(*pair) for pair in near],
         ignored=[_name(path, folder) for path in dataset.ignored],
     )
 
 
-def _is_leak(group: Sequence[_Picture]) -> bool:
-    splits = {picture.split for picture in group}
-    return "train" in splits and len(splits) > 1
-
-
-def _summarize_sizes(pictures: Sequence[_Picture]) -> dict[str, dict[str, int]]:
-    sides = {"width": [p.width for p in pictures], "height": [p.height for p in pictures]}
+def _summarize_sizes(pictures: _Pictures) -> dict[str, dict[str, int]]:
+    facts = pictures.facts[pictures.find_readable()]
+    if not len(facts):
+        return {}
+    sides = {side: np.sort(facts[side]) for side in ("width", "height")}
     return {
-        side: {"smallest": min(values), "median": median_low(values), "largest": max(values)}
+        side: {"smallest": int(values[0]), "median": int(values[(len(values) - 1) // 2]), "largest": int(values[-1])}
         for side, values in sides.items()
-        if values
     }
 
 

@@ -6,23 +6,21 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from resnetkit.sources.names import compose, get_order
+from resnetkit.sources.paths import PathList
 
 #: The rules of the draw: 1 went by the number of an image in its class, so that one image more drew others; 2 goes by
 #: its name. A run that began under the first goes on under it.
 SPLIT_RULES = (1, 2)
 SPLIT_RULE = 2
 
-ClassPaths = dict[str, list[Path]]
+ClassPaths = dict[str, PathList]
 
 
-def draw_by_position(
-    classes: Mapping[str, Sequence[Path]], val_split: float, seed: int
-) -> tuple[ClassPaths, ClassPaths]:
+def draw_by_position(classes: ClassPaths, val_split: float, seed: int) -> tuple[ClassPaths, ClassPaths]:
     """Draw validation images class by class by their positions, as runs of rule 1 did.
 
     Returns:
@@ -33,13 +31,11 @@ def draw_by_position(
     for name, paths in classes.items():
         entropy = np.random.SeedSequence((seed, *get_order(name)))
         order = np.random.Generator(np.random.Philox(entropy)).permutation(len(paths))
-        chosen[name] = set(order[: counts[name]].tolist())
+        chosen[name] = order[: counts[name]]
     return _divide(classes, chosen)
 
 
-def draw_by_name(
-    classes: Mapping[str, Sequence[Path]], root: Path, val_split: float, seed: int
-) -> tuple[ClassPaths, ClassPaths]:
+def draw_by_name(classes: ClassPaths, val_split: float, seed: int) -> tuple[ClassPaths, ClassPaths]:
     """Draw validation images class by class: those whose names have the lowest hashes.
 
     An image that is added or removed moves none of the others, but where the number of validation images changes or
@@ -47,7 +43,6 @@ def draw_by_name(
 
     Args:
         classes: The images of each class.
-        root: The data set's folder.
         val_split: Share of the images to validate with.
         seed: Start of the draw.
 
@@ -57,13 +52,13 @@ def draw_by_name(
     counts = count_validation({name: len(paths) for name, paths in classes.items()}, val_split)
     chosen = {}
     for name, paths in classes.items():
-        hashes = [_hash(_get_own_name(path, root, name), seed) for path in paths]
-        chosen[name] = set(sorted(range(len(paths)), key=hashes.__getitem__)[: counts[name]])
+        hashes = b"".join(_hash(_get_own_name(text, name), seed) for text in paths.write_below())
+        chosen[name] = np.frombuffer(hashes, ">u8").argsort(kind="stable")[: counts[name]]
     return _divide(classes, chosen)
 
 
 def draw_groups(
-    classes: Mapping[str, Sequence[Path]], groups: Mapping[Path, str], val_split: float, seed: int
+    classes: ClassPaths, groups: Mapping[str, str], val_split: float, seed: int
 ) -> tuple[ClassPaths, ClassPaths]:
     """Draw whole groups of images, in the order of their hashes, as long as each brings the classes nearer their share.
 
@@ -72,7 +67,7 @@ def draw_groups(
 
     Args:
         classes: The images of each class.
-        groups: The group of each image.
+        groups: The group of each image, by its path as text.
         val_split: Share of the images to validate with.
         seed: Start of the draw.
 
@@ -83,7 +78,7 @@ def draw_groups(
     wanted = count_validation(sizes, val_split)
     by_group: dict[str, Counter[str]] = defaultdict(Counter)
     for name, paths in classes.items():
-        for path in paths:
+        for path in paths.write():
             by_group[groups[path]][name] += 1
     order = sorted(by_group, key=lambda group: _hash(group, seed))
     drawn: Counter[str] = Counter()
@@ -103,7 +98,8 @@ def draw_groups(
             if not drawn[name] and by_group[group][name]:
                 take(group)
     in_val = {
-        name: {index for index, path in enumerate(paths) if groups[path] in chosen} for name, paths in classes.items()
+        name: [index for index, path in enumerate(paths.write()) if groups[path] in chosen]
+        for name, paths in classes.items()
     }
     return _divide(classes, in_val)
 
@@ -122,23 +118,27 @@ def count_validation(sizes: Mapping[str, int], val_split: float) -> dict[str, in
     return {name: min(max(counts[name], 1), sizes[name] - 1) for name in names}
 
 
-def _divide(classes: Mapping[str, Sequence[Path]], chosen: Mapping[str, set[int]]) -> tuple[ClassPaths, ClassPaths]:
+def _divide(classes: ClassPaths, chosen: Mapping[str, Sequence[int] | np.ndarray]) -> tuple[ClassPaths, ClassPaths]:
     """Divide each class into the images that were not chosen and those that were, by their positions."""
     train: ClassPaths = {}
     val: ClassPaths = {}
     for name, paths in classes.items():
-        train[name] = [path for index, path in enumerate(paths) if index not in chosen[name]]
-        val[name] = [path for index, path in enumerate(paths) if index in chosen[name]]
+        is_chosen = np.zeros(len(paths), bool)
+        is_chosen[chosen[name]] = True
+        train[name], val[name] = paths.select(np.flatnonzero(~is_chosen)), paths.select(np.flatnonzero(is_chosen))
     return train, val
 
 
-def _get_own_name(path: Path, root: Path, class_name: str) -> str:
+def _get_own_name(text: str, class_name: str) -> str:
     """Return an image's path below its class folder: the same whatever the class and the data set's folder are called.
 
     Where no folder has the name of the class, as in many tables, it is the path below the data set's folder.
+
+    Args:
+        text: The path below the data set's folder.
+        class_name: Of the image.
     """
-    text, start = str(path), os.path.join(root, "")  # noqa: PTH118 - of strings, for millions of files
-    parts = text.removeprefix(start).split(os.sep)  # noqa: PTH206
+    parts = text.split(os.sep)  # noqa: PTH206 - of strings, for millions of files
     for position, part in enumerate(parts[:-1]):
         if compose(part).strip() == class_name:
             return "/".join(parts[position + 1 :])

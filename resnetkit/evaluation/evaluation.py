@@ -118,7 +118,7 @@ def evaluate(
     for sentence in describe_mismatch(images):
         logger.warning("%s", sentence)
     others = [(path, name) for name, paths in images.unknown.items() for path in paths]
-    paths = [sample.path for sample in images.samples] + [path for path, _ in others]
+    paths = [*images.samples.paths, *(path for path, _ in others)]
     unreadable: list[tuple[Path, str]] = []
     probabilities: dict[int, np.ndarray] = {}
     start_importing(_NEEDED_LATER)
@@ -135,11 +135,15 @@ def evaluate(
     known = [index for index in probabilities if index < num_known]
     if not known:
         raise DatasetError(f"no image of '{source}' can be read, of those whose class the model knows")
-    samples = [images.samples[index] for index in known]
     read_others = [index for index in probabilities if index >= num_known]
     return Evaluation(
         images,
-        judge("evaluation", model.classes, samples, np.stack([probabilities[index] for index in known])),
+        judge(
+            "evaluation",
+            model.classes,
+            images.samples.select(known),
+            np.stack([probabilities[index] for index in known]),
+        ),
         [others[index - num_known] for index in read_others],
         _stack((probabilities[index] for index in read_others), len(model.classes)),
         unreadable,

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetkit.data.dataset import Sample, read_source
+from resnetkit.data.dataset import Samples, gather_samples, read_source
 from resnetkit.sources.names import ClassFiles, DatasetError, compose, enumerate_names
+from resnetkit.sources.paths import PathList
 
 #: What may be evaluated; auto is test where there is one, else val, else everything.
 SPLITS = ("auto", "train", "val", "test", "all")
@@ -28,8 +29,8 @@ class LabelledImages:
 
     source: Path
     split: str
-    samples: tuple[Sample, ...]
-    unknown: Mapping[str, tuple[Path, ...]]
+    samples: Samples
+    unknown: Mapping[str, PathList]
     missing: tuple[str, ...]
 
 
@@ -44,23 +45,21 @@ def find_labelled_images(source: Path, classes: Sequence[str], split: str = "aut
     Raises:
         DatasetError: There is nothing, no such split, or no class in common; or the model has a name twice.
     """
-    files = read_source(source).splits
+    found = read_source(source)
+    files = found.splits
     split = _choose_split(source, files, split)
-    by_name: dict[str, list[Path]] = {}
+    by_name: dict[str, PathList] = {}
     for part in ("train", "val", "test") if split == "all" else (split,):
         for name, paths in files[part].items():
-            by_name.setdefault(name, []).extend(paths)
+            by_name.setdefault(name, PathList(found.folder)).extend(paths)
     by_name = {name: paths for name, paths in by_name.items() if paths}
     indices = {compose(name): index for index, name in enumerate(classes)}
     _check_names(source, by_name, classes)
-    samples = [
-        Sample(path, indices[name])
-        for name in sorted(by_name.keys() & indices.keys(), key=lambda name: indices[name])
-        for path in by_name[name]
-    ]
-    unknown = {name: tuple(paths) for name, paths in by_name.items() if name not in indices}
+    known = {indices[name]: by_name[name] for name in by_name.keys() & indices.keys()}
+    samples = gather_samples(found.folder, known)
+    unknown = {name: paths for name, paths in by_name.items() if name not in indices}
     missing = tuple(name for name in classes if compose(name) not in by_name)
-    return LabelledImages(source, split, tuple(samples), unknown, missing)
+    return LabelledImages(source, split, samples, unknown, missing)
 
 
 def describe_mismatch(images: LabelledImages) -> list[str]:

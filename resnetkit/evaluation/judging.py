@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples
 from resnetkit.evaluation.decisions import compute_curves
 from resnetkit.results.metrics import compute_metrics
 from resnetkit.results.pictures import collect_mistakes
@@ -33,7 +33,7 @@ class Judgement:
 
     name: str
     classes: tuple[str, ...]
-    samples: Sequence[Sample]
+    samples: Samples
     probabilities: np.ndarray
     metrics: Mapping[str, Any]
     curves: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Judgement:
     @property
     def labels(self) -> np.ndarray:
         """(num_images,) int64."""
-        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+        return self.samples.labels.astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as JSON values."""
@@ -57,13 +57,13 @@ class Judgement:
         return SplitFigures(self.name, self.metrics, self.curves, mistakes)
 
 
-def judge(name: str, classes: Sequence[str], samples: Sequence[Sample], probabilities: np.ndarray) -> Judgement:
+def judge(name: str, classes: Sequence[str], samples: Samples, probabilities: np.ndarray) -> Judgement:
     """Compare predictions with labels.
 
     Raises:
         ValueError: No images, or a probability that is not finite.
     """
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    labels = samples.labels.astype(np.int64)
     metrics = compute_metrics(labels, probabilities, classes)
     return Judgement(
         name, tuple(classes), samples, probabilities, metrics, compute_curves(labels, probabilities, classes)

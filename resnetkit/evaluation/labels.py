@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples
 from resnetkit.folders.cells import write_path, write_text
 from resnetkit.folders.tables import write_csv
 from resnetkit.images.pixels import ValueRange
@@ -31,7 +31,7 @@ class LabelDoubts:
     """
 
     classes: Sequence[str]
-    samples: Sequence[Sample]
+    samples: Samples
     probabilities: np.ndarray
     doubtful: Sequence[tuple[int, int]]
 
@@ -54,10 +54,9 @@ class LabelDoubts:
         return collect_doubts(self.samples, self.classes, self.probabilities, self.doubtful, value_range)
 
 
-def doubt_labels(classes: Sequence[str], samples: Sequence[Sample], probabilities: np.ndarray) -> LabelDoubts:
+def doubt_labels(classes: Sequence[str], samples: Samples, probabilities: np.ndarray) -> LabelDoubts:
     """Find the labels that may be wrong, see `find_doubtful`."""
-    labels = np.array([sample.label for sample in samples], np.int64)
-    return LabelDoubts(classes, samples, probabilities, find_doubtful(labels, probabilities))
+    return LabelDoubts(classes, samples, probabilities, find_doubtful(samples.labels, probabilities))
 
 
 def find_doubtful(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:

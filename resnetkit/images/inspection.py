@@ -10,13 +10,15 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from resnetkit.decoding.storage import get_version
-from resnetkit.images.pixels import ValueRange
+import numpy as np
+
+from resnetkit.decoding.storage import get_version, open_key
+from resnetkit.images.pixels import ImageError, ValueRange
 from resnetkit.images.ranges import Values
 from resnetkit.machine.files import get_ikomia_root
 from resnetkit.machine.speaking import get_logger
@@ -180,6 +182,27 @@ class Inspections:
         self._connection = None
         self._waiting.clear()
         self._waiting_values.clear()
+
+
+def hash_content(path: Path) -> bytes:
+    """Return the SHA-256 of an image file; nothing where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open_key(path) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        return b""
+    return digest.digest()
+
+
+def hash_pixels(path: Path, read: Callable[[Path], AbstractContextManager[np.ndarray]]) -> bytes:
+    """Return the SHA-256 of an image's pixels; nothing where it cannot be read."""
+    try:
+        with read(path) as image:
+            return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+    except ImageError:
+        return b""
 
 
 def _find_version(path: Path) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples, join_samples
 from resnetkit.data.loading import Batch
 from resnetkit.images.preprocessing import normalize
 from resnetkit.learners.initialization import Start
@@ -70,8 +70,7 @@ class HeadLearner:
         self._parameters = parameters
         self._recipe = recipe
         self._labels = {
-            split: np.array([sample.label for sample in getattr(splits.dataset, split)], np.int64)
-            for split in ("train", "val", "test")
+            split: getattr(splits.dataset, split).labels.astype(np.int64) for split in ("train", "val", "test")
         }
         self._runtime = open_runtime(
             _describe_network(start, parameters, len(splits.dataset.classes)),
@@ -158,7 +157,7 @@ class HeadLearner:
 
     def cross_validate(
         self, choice: tuple[Scaling, float], progress: Progress
-    ) -> tuple[list[Sample], CrossValidation] | None:
+    ) -> tuple[Samples, CrossValidation] | None:
         """Answer for every readable image of all splits by heads that did not see it, fitted to plain views.
 
         Args:
@@ -172,18 +171,18 @@ class HeadLearner:
         if num_images * num_classes > _MAX_KEPT_LOGITS:
             logger.info("%d images of %d classes are too many for cross-validation", num_images, num_classes)
             return None
-        samples: list[Sample] = []
+        parts: list[Samples] = []
         with closing(FeatureStore(num_images, self.module.in_features, self._folder)) as store:
             for split, indices in self._readable.items():
                 features = self._stores[split].read()
                 for start in range(0, len(indices), 4096):
                     progress.check()
                     block = indices[start : start + 4096]
-                    rows = np.arange(start, start + len(block)) + len(samples)
+                    rows = np.arange(start, start + len(block)) + sum(map(len, parts))
                     store.write(rows, features[block * len(self._views[split])])
-                part = getattr(self._splits.dataset, split)
-                samples += [part[index] for index in indices.tolist()]
-            images = Labelled(store.read(), np.array([sample.label for sample in samples], np.int64))
+                parts.append(getattr(self._splits.dataset, split).select(indices))
+            samples = join_samples(parts)
+            images = Labelled(store.read(), samples.labels.astype(np.int64))
             groups = _number_groups(samples, self._splits.dataset.groups)
             options = replace(
                 self._choose_options(), scalings=choice[:1], strengths=choice[1:], num_folds=self._parameters.folds
@@ -292,10 +291,10 @@ class HeadLearner:
         return max(1, BATCH_SIZE // num_views), num_views
 
 
-def _number_groups(samples: Sequence[Sample], groups: Mapping[Path, str]) -> np.ndarray:
+def _number_groups(samples: Samples, groups: Mapping[str, str]) -> np.ndarray:
     """Return a number for each image, (N,) int64; images of the same group have the same."""
     numbers: dict[tuple[bool, str], int] = {}
-    keys = ((sample.path in groups, groups.get(sample.path, str(sample.path))) for sample in samples)
+    keys = ((path in groups, groups.get(path, path)) for path in samples.paths.write())
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit.answers.probabilities import softmax
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples, join_samples
 from resnetkit.evaluation.judging import Judgement
 from resnetkit.evaluation.labels import LabelDoubts, doubt_labels
 from resnetkit.evaluation.predictions import write_predictions
@@ -62,16 +62,16 @@ def check_labels(
         answers = learner.cross_validate(choice, progress)
         if answers is not None and (answers[1].folds >= 0).any():
             return _describe(classes, *answers)
-    samples = [sample for judgement in judgements for sample in judgement.samples]
+    samples = join_samples([judgement.samples for judgement in judgements])
     probabilities = np.concatenate([judgement.probabilities for judgement in judgements])
     return LabelCheck(doubt_labels(classes, samples, probabilities))
 
 
-def _describe(classes: Sequence[str], samples: Sequence[Sample], found: CrossValidation) -> LabelCheck:
+def _describe(classes: Sequence[str], samples: Samples, found: CrossValidation) -> LabelCheck:
     rows = np.flatnonzero(found.folds >= 0)
     logits, labels = found.logits[rows], found.labels[rows]
     probabilities = softmax(logits / find_temperature(logits, labels))
-    doubts = doubt_labels(classes, [samples[row] for row in rows.tolist()], probabilities)
+    doubts = doubt_labels(classes, samples.select(rows), probabilities)
     figures = found.summarize()
     logger.info(
         "cross-validation in %d folds over all %d images: accuracy %.4f, deviation %.4f",

@@ -228,7 +228,7 @@ def choose_criterion(class_weights: str, dataset: Dataset) -> Criterion:
         class_weights: The parameter.
         dataset: Its training and validation images count.
     """
-    counts = np.bincount([sample.label for sample in (*dataset.train, *dataset.val)])
+    counts = np.bincount(np.concatenate([dataset.train.labels, dataset.val.labels]))
     ratio = counts.max() / counts[counts > 0].min()
     if class_weights == "balanced" and ratio > 1:
         return Criterion("val_balanced_accuracy", "classes are weighed (class_weights=balanced)")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from resnetkit.answers.model import Model
-    from resnetkit.data.dataset import Sample
+    from resnetkit.data.dataset import Sample, Samples
     from resnetkit.images.preprocessing import Preprocessing
 
 logger = get_logger()
@@ -117,31 +117,27 @@ def tile_batch(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
 
 
 def collect_samples(
-    samples: Sequence[Sample], classes: Sequence[str], value_range: ValueRange | None = None, count: int = 24
+    samples: Samples, classes: Sequence[str], value_range: ValueRange | None = None, count: int = 24
 ) -> list[SamplePicture]:
     """Read some images of a data set for the report: every class gets one before any gets a second.
 
     Images that cannot be read are left out.
     """
-    by_class: dict[int, list[Sample]] = {}
-    for sample in samples:
-        by_class.setdefault(sample.label, []).append(sample)
-    labels = sorted(by_class)
+    labels = np.unique(samples.labels).tolist()
     if len(labels) > count:  # classes spread over the whole list
         labels = [labels[round(index)] for index in np.linspace(0, len(labels) - 1, count)]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*(by_class[label] for label in labels)))
-    chosen = itertools.islice((sample for sample in turns if sample is not None), count)
+    by_class = (np.flatnonzero(samples.labels == label)[:count].tolist() for label in labels)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_class))
+    chosen = itertools.islice((index for index in turns if index is not None), count)
     pictures = []
-    for sample in sorted(chosen, key=lambda sample: sample.label):
+    for sample in sorted((samples[index] for index in chosen), key=lambda sample: sample.label):
         image = _read_image(sample, value_range)
         if image is not None:
             pictures.append(SamplePicture(_shrink(image), classes[sample.label]))
     return pictures
 
 
-def collect_mistakes(
-    model: Model, samples: Sequence[Sample], probabilities: np.ndarray, count: int = 12
-) -> list[Mistake]:
+def collect_mistakes(model: Model, samples: Samples, probabilities: np.ndarray, count: int = 12) -> list[Mistake]:
     """Read the images that were classified wrongly with the most confidence, and draw what the network looked at.
 
     Args:
@@ -153,8 +149,7 @@ def collect_mistakes(
     Returns:
         The mistakes, the most confident first; images that can no longer be read are left out.
     """
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    worst = find_worst_mistakes(labels, probabilities, count)
+    worst = find_worst_mistakes(samples.labels, probabilities, count)
     value_range = model.preprocessing.value_range
     found = [(index, image) for index in worst if (image := _read_image(samples[index], value_range)) is not None]
     activations = _compute_activations(
@@ -179,7 +174,7 @@ def collect_mistakes(
 
 
 def collect_doubts(
-    samples: Sequence[Sample],
+    samples: Samples,
     classes: Sequence[str],
     probabilities: np.ndarray,
     doubtful: Sequence[tuple[int, int]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from resnetkit.images.reading import DEEP_SUFFIXES, IMAGE_SUFFIXES, read_depth, 
 from resnetkit.machine.progress import Progress
 from resnetkit.machine.speaking import get_logger
 from resnetkit.machine.threads import map_in_threads
+from resnetkit.sources.paths import PathList
 
 logger = get_logger()
 
@@ -22,9 +23,7 @@ _SHALLOW_SUFFIXES = frozenset(IMAGE_SUFFIXES) - DEEP_SUFFIXES
 _MAX_MEASURED = 1000
 
 
-def find_value_range(
-    source: Path, paths: Iterable[Path], max_megapixels: float, progress: Progress
-) -> ValueRange | None:
+def find_value_range(source: Path, paths: PathList, max_megapixels: float, progress: Progress) -> ValueRange | None:
     """Find what is black and what is white in the training images of more than 8 bits.
 
     Files say how many bits they use, or their values show it, but for a few pixels of a few images. What was measured
@@ -39,7 +38,7 @@ def find_value_range(
     Returns:
         Black and white; None where all images have 8 bits, or one range cannot serve both integers and floats.
     """
-    chosen = _spread([path for path in paths if path.suffix.lower() not in _SHALLOW_SUFFIXES])
+    chosen = _spread(paths.select(i for i, path in enumerate(paths) if path.suffix.lower() not in _SHALLOW_SUFFIXES))
     if not chosen:
         return None
 

@@ -20,6 +20,7 @@ from resnetkit.sources.names import (
     get_order,
     is_filler,
 )
+from resnetkit.sources.paths import PathList
 
 logger = get_logger()
 
@@ -65,7 +66,7 @@ class Folder:
         return self._divided[1]
 
     @property
-    def images(self) -> list[Path]:
+    def images(self) -> PathList:
         """The image files in it, ordered by their names."""
         return self._listing[1]
 
@@ -126,26 +127,27 @@ class Folder:
         return kept, outputs
 
     @cached_property
-    def _listing(self) -> tuple[list[Folder], list[Path], list[Path], list[Path]]:
+    def _listing(self) -> tuple[list[Folder], PathList, list[Path], list[Path]]:
         """Folders, images, other files and what is hidden, in an order that does not depend on the file system."""
         try:
             with os.scandir(self.path) as entries:
-                found = [(entry.name, _is_folder(entry)) for entry in entries]
+                found = {entry.name: _is_folder(entry) for entry in entries}
         except OSError as error:
             raise DatasetError(f"the folder '{self.path}' cannot be read ({error.strerror})") from error
         folders: list[Folder] = []
-        images: list[Path] = []
+        images: list[str] = []
         files: list[Path] = []
         hidden: list[Path] = []
-        for name, is_folder in sorted(found, key=lambda item: get_order(item[0])):
-            path = self.path / name
+        for name in sorted(found, key=get_order):
             if name.startswith((".", "__MACOSX")) or name.lower() in _SYSTEM_NAMES:
-                hidden.append(path)
-            elif is_folder:
-                folders.append(Folder(path))
+                hidden.append(self.path / name)
+            elif found[name]:
+                folders.append(Folder(self.path / name))
+            elif name.lower().endswith(IMAGE_SUFFIXES):
+                images.append(name)
             else:
-                (images if path.suffix.lower() in IMAGE_SUFFIXES else files).append(path)
-        return folders, images, files, hidden
+                files.append(self.path / name)
+        return folders, PathList.of_names(self.path, images), files, hidden
 
 
 def read_folder(source: Path, output_folder: Path | None = None) -> SourceFiles:
@@ -162,7 +164,7 @@ def read_folder(source: Path, output_folder: Path | None = None) -> SourceFiles:
         DatasetError: There is no class folder, or it cannot be told which folders are classes and which are splits.
     """
     root = Folder(source)
-    found = SourceFiles()
+    found = SourceFiles(source)
     for split, name, folder in _find_classes(root, output_folder, found):
         if _is_for_output(folder, output_folder):
             found.ignored.append(folder.path)

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from resnetkit.sources.paths import PathList
+
 SPLITS = ("train", "val", "test")
 
 #: Files of each class of each split: {"train": {"cat": [...]}, "val": {}, "test": {}}; always these three splits.
-ClassFiles = dict[str, dict[str, list[Path]]]
+ClassFiles = dict[str, dict[str, PathList]]
 
 #: How people call their splits. "eval" is for validation, or for the test where another one is for validation;
 #: "unlabelled" is what has no classes and takes no part.
@@ -40,23 +42,25 @@ class SourceFiles:
     """What was found in a folder or table.
 
     Attributes:
+        folder: That of the data set; of a table or shard the one it is in.
         splits: The files, by split and class.
-        groups: What a file belongs to (a patient, a day), where a table says it.
+        groups: What a file belongs to (a patient, a day), where a table says it, by its path as text.
         ignored: Files and folders that were left out.
         spellings: The names of each class as they are written in the source.
     """
 
+    folder: Path
     splits: ClassFiles = field(default_factory=lambda: {split: {} for split in SPLITS})
-    groups: dict[Path, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
     ignored: list[Path] = field(default_factory=list)
     spellings: dict[str, set[str]] = field(default_factory=dict)
 
-    def open_class(self, split: str, name: str) -> list[Path]:
+    def open_class(self, split: str, name: str) -> PathList:
         """Return the list of files of a class; its name loses the blanks around it, as in a file of class names."""
         written = compose(name)
         cleaned = written.strip()
         self.spellings.setdefault(cleaned, set()).add(written)
-        return self.splits[split].setdefault(cleaned, [])
+        return self.splits[split].setdefault(cleaned, PathList(self.folder))
 
 
 def find_split(name: str) -> tuple[str, str] | None:

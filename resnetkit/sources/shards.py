@@ -48,7 +48,7 @@ def read_shards(source: Path, shards: Sequence[Path]) -> SourceFiles:
     Raises:
         DatasetError: A shard cannot be read, or an image in it has no class.
     """
-    found = SourceFiles()
+    found = SourceFiles(source if source.is_dir() else source.parent)
     for shard in shards:
         try:
             archive = open_archive(shard)

@@ -80,7 +80,8 @@ def read_table(source: Path) -> SourceFiles:
         DatasetError: A row is wrong or names a file that is not there; the message has its number.
     """
     columns, rows = _find_columns(source, _read_rows(source))
-    found = SourceFiles()
+    found = SourceFiles(source.parent)
+    names: dict[str, str] = {}
     for number, cells in rows:
         place = f"row {number} of '{source}'"
         path, label, group = (columns.get(cells, name) for name in ("path", "label", "group"))
@@ -90,7 +91,8 @@ def read_table(source: Path) -> SourceFiles:
         image = _find_image(source, path, place)
         found.open_class(_find_row_split(columns, cells, place), label).append(image)
         if "group" in columns.places:
-            found.groups[image] = group or f"row {number}"  # no group: one of its own
+            # No group: one of its own. The same names are kept once.
+            found.groups[str(image)] = names.setdefault(group, group) if group else f"row {number}"
     if "split" in columns.places:
         _check_splits_are_complete(source, rows, columns)
     if not any(found.splits.values()):

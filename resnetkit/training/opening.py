@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from resnetkit.data.dataset import Dataset, read_dataset
@@ -252,8 +251,7 @@ def _find_value_range(
     """Return the declared brightness range, or that of the data set; where it needs none, the weights' own."""
     found = parse_value_range(parameters.value_range)
     if found is None:
-        paths = (sample.path for sample in dataset.train)
-        found = find_value_range(dataset.source, paths, parameters.max_image_megapixels, progress)
+        found = find_value_range(dataset.source, dataset.train.paths, parameters.max_image_megapixels, progress)
     return start.preprocessing.value_range if found is None else found
 
 
@@ -265,5 +263,4 @@ def _open_learner(parameters: TrainParameters, recipe: Recipe, start: Start, spl
 
 
 def _weigh_classes(parameters: TrainParameters, dataset: Dataset) -> torch.Tensor | None:
-    labels = np.array([sample.label for sample in dataset.train])
-    return compute_class_weights(parameters.class_weights, labels, len(dataset.classes))
+    return compute_class_weights(parameters.class_weights, dataset.train.labels, len(dataset.classes))

@@ -15,7 +15,7 @@ from torch import nn
 
 from resnetkit.answers.model import Model
 from resnetkit.answers.probabilities import softmax
-from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.data.dataset import DatasetError, Samples
 from resnetkit.evaluation.judging import Judgement, judge
 from resnetkit.exports.export import (
     CHECKED_IF_SAME,
@@ -191,7 +191,7 @@ def _calibrate(model: nn.Module, predictions: Predictions) -> float:
 
 
 def _judge(run: Run, split: str, predictions: Predictions, temperature: float) -> Judgement:
-    samples = [getattr(run.dataset, split)[index] for index in predictions.indices.tolist()]
+    samples = getattr(run.dataset, split).select(predictions.indices)
     judgement = judge(split, run.dataset.classes, samples, softmax(predictions.logits / temperature))
     if run.parameters.optimizer != "auto":
         return judgement
@@ -218,7 +218,7 @@ def _write_predictions(folder: Path, judgements: Iterable[Judgement]) -> None:
     arrays: dict[str, Any] = {}
     for judgement in judgements:
         split = judgement.name
-        arrays[f"{split}_paths"] = np.array([str(sample.path) for sample in judgement.samples])
+        arrays[f"{split}_paths"] = np.array(list(judgement.samples.paths.write()))
         arrays[f"{split}_labels"] = judgement.labels
         arrays[f"{split}_probabilities"] = judgement.probabilities.astype(np.float32)
     with atomic_path(folder / PREDICTIONS_FILE) as temporary:
@@ -241,7 +241,10 @@ def _write_report(
         classes=result.classes,
         dataset_path=str(run.dataset.source),
         weights_path=result.checkpoint,
-        counts={split: _count(samples, len(result.classes)) for split, samples in _get_splits(run).items()},
+        counts={
+            split: np.bincount(samples.labels, minlength=len(result.classes)).tolist()
+            for split, samples in _get_splits(run).items()
+        },
         history=result.history,
         best=result.best,
         splits=splits,
@@ -287,13 +290,9 @@ def _explain_choice(run: Run) -> str:
     return f"{figure}: {reason}"
 
 
-def _get_splits(run: Run) -> dict[str, Sequence[Sample]]:
+def _get_splits(run: Run) -> dict[str, Samples]:
     splits = {split: getattr(run.dataset, split) for split in ("train", "val", "test")}
-    return {split: samples for split, samples in splits.items() if samples}
-
-
-def _count(samples: Sequence[Sample], num_classes: int) -> list[int]:
-    return np.bincount([sample.label for sample in samples], minlength=num_classes).tolist()
+    return {split: samples for split, samples in splits.items() if len(samples)}
 
 
 def _export(run: Run, model: nn.Module, metadata: ModelMetadata) -> list[ExportedFile]:

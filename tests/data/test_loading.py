@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -20,11 +20,12 @@ import torch
 from PIL import Image
 
 from resnetkit.data.augmentation import Changes
-from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.data.dataset import DatasetError, Samples
 from resnetkit.data.loading import Batch, ImageLoader, LoaderSettings
 from resnetkit.data.views import ImageMemory, _reduce_short_side
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.images.reading import read_image
+from resnetkit.sources.paths import PathList
 from resnetkit.weights.architectures import IMAGENET_MEAN, IMAGENET_STD
 
 CROP = Preprocessing(64, 73, "crop", IMAGENET_MEAN, IMAGENET_STD)
@@ -32,7 +33,7 @@ AUGMENTATIONS = ("none", "gentle", "basic", "strong")
 
 
 @pytest.fixture(scope="module")
-def samples(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Sequence[Sample]:
+def samples(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """Twelve JPEG files: photographs, parts of them, and a panorama of 4x600."""
     folder = tmp_path_factory.mktemp("images")
     china, flower = photographs["china"], photographs["flower"]
@@ -45,14 +46,13 @@ def samples(photographs: Mapping[str, np.ndarray], tmp_path_factory: pytest.Temp
         china[100:],
         flower[50:],
     ]
-    samples = []
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number}.jpg", quality=90)
-        samples.append(Sample(folder / f"{number}.jpg", number % 3))
-    return samples
+    paths = [folder / f"{number}.jpg" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path, quality=90)
+    return Samples(PathList(folder, paths), [number % 3 for number in range(len(images))])
 
 
-def open_loader(samples: Sequence[Sample], preprocessing: Preprocessing = CROP, **settings: object) -> ImageLoader:
+def open_loader(samples: Samples, preprocessing: Preprocessing = CROP, **settings: object) -> ImageLoader:
     changes = Changes(str(settings.pop("augmentation", "basic")))
     return ImageLoader(samples, preprocessing, LoaderSettings(changes, **settings))  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def collect(batches: Iterator[Batch]) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
-def test_plain_views_are_what_inference_sees(samples: Sequence[Sample], mode: str) -> None:
+def test_plain_views_are_what_inference_sees(samples: Samples, mode: str) -> None:
     preprocessing = Preprocessing(64, 73, mode, IMAGENET_MEAN, IMAGENET_STD)
     with closing(open_loader(samples, preprocessing)) as loader:
         for _ in range(2):  # read, then kept
@@ -81,7 +81,7 @@ def test_plain_views_are_what_inference_sees(samples: Sequence[Sample], mode: st
                     assert label == samples[index].label
 
 
-def test_batches_follow_the_order_asked_for(samples: Sequence[Sample]) -> None:
+def test_batches_follow_the_order_asked_for(samples: Samples) -> None:
     order = [7, 3, 3, 0, 11]
     with closing(open_loader(samples)) as loader:
         for batches in (list(loader.plain(2, order)), list(loader.augmented(2, 0, np.array(order)))):
@@ -89,14 +89,14 @@ def test_batches_follow_the_order_asked_for(samples: Sequence[Sample]) -> None:
         assert list(loader.plain(2, [])) == []
 
 
-def test_without_augmentation_every_epoch_is_plain(samples: Sequence[Sample]) -> None:
+def test_without_augmentation_every_epoch_is_plain(samples: Samples) -> None:
     with closing(open_loader(samples, augmentation="none")) as loader:
         assert collect(loader.augmented(4, 3, range(12))) == collect(loader.plain(4))
 
 
 @pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_order_batch_size_and_memory_have_no_influence(samples: Sequence[Sample], augmentation: str, mode: str) -> None:
+def test_order_batch_size_and_memory_have_no_influence(samples: Samples, augmentation: str, mode: str) -> None:
     preprocessing = Preprocessing(64, 73, mode, IMAGENET_MEAN, IMAGENET_STD)
     with closing(open_loader(samples, preprocessing, augmentation=augmentation, memory_bound_mb=0)) as loader:
         expected = {epoch: collect(loader.augmented(12, epoch, range(12))) for epoch in (0, 1)}
@@ -107,7 +107,7 @@ def test_order_batch_size_and_memory_have_no_influence(samples: Sequence[Sample]
     assert (expected[0] == expected[1]) == (augmentation == "none")
 
 
-def test_processes_give_what_threads_give(samples: Sequence[Sample]) -> None:
+def test_processes_give_what_threads_give(samples: Samples) -> None:
     augmentation = "strong"
     torch.manual_seed(1)
     with closing(open_loader(samples, augmentation=augmentation)) as loader:
@@ -120,7 +120,7 @@ def test_processes_give_what_threads_give(samples: Sequence[Sample]) -> None:
         ] == expected
 
 
-def test_seeds_give_different_views(samples: Sequence[Sample]) -> None:
+def test_seeds_give_different_views(samples: Samples) -> None:
     views = []
     for seed in (0, 1):
         with closing(open_loader(samples, seed=seed)) as loader:
@@ -132,7 +132,9 @@ def test_large_images_are_reduced_by_averages_first(photographs: Mapping[str, np
     large = np.repeat(np.repeat(photographs["china"], 3, 0), 3, 1)  # 1281x1920: more than four times 91
     Image.fromarray(large).save(tmp_path / "large.png")
     Image.fromarray(photographs["china"]).save(tmp_path / "small.png")
-    loader = open_loader([Sample(tmp_path / "large.png", 0), Sample(tmp_path / "small.png", 0)], augmentation="basic")
+    loader = open_loader(
+        Samples(PathList(tmp_path, [tmp_path / "large.png", tmp_path / "small.png"]), [0, 0]), augmentation="basic"
+    )
     with closing(loader):
         maker_views = collect(loader.augmented(2, 0, [0, 1]))
         assert len(maker_views) == 2
@@ -159,7 +161,7 @@ def test_images_that_would_lose_less_than_half_of_their_pixels_are_not_reduced()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_kept_images_are_not_read_again(samples: Sequence[Sample], tmp_path: Path, num_workers: int) -> None:
+def test_kept_images_are_not_read_again(samples: Samples, tmp_path: Path, num_workers: int) -> None:
     copies = copy_samples(samples, tmp_path)
     with closing(open_loader(copies, augmentation="basic", num_workers=num_workers)) as loader:
         plain, view = collect(loader.plain(4)), collect(loader.augmented(4, 0, range(12)))
@@ -170,9 +172,9 @@ def test_kept_images_are_not_read_again(samples: Sequence[Sample], tmp_path: Pat
         assert loader.skipped == []
 
 
-def test_kept_images_stay_within_the_bound(samples: Sequence[Sample], tmp_path: Path) -> None:
+def test_kept_images_stay_within_the_bound(samples: Samples, tmp_path: Path) -> None:
     room_for = 5
-    copies = copy_samples([samples[2]] * 12, tmp_path)
+    copies = copy_samples(samples.select([2] * 12), tmp_path)
     preprocessing = Preprocessing(256, 292, "crop", IMAGENET_MEAN, IMAGENET_STD)  # 196,608 bytes a view
     with closing(open_loader(copies, preprocessing, augmentation="none", memory_bound_mb=1)) as loader:
         list(loader.plain(4))
@@ -186,7 +188,7 @@ def test_kept_images_stay_within_the_bound(samples: Sequence[Sample], tmp_path: 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_image_that_becomes_unreadable_is_left_out_and_noted_once(
-    samples: Sequence[Sample], tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
+    samples: Samples, tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     copies = copy_samples(samples, tmp_path)
     copies[3].path.write_bytes(b"broken")
@@ -206,7 +208,7 @@ def test_image_that_becomes_unreadable_is_left_out_and_noted_once(
     ("lost", "is_an_error"), [(1, False), (2, True), (6, True), (12, True)], ids=["one", "two", "half", "all"]
 )
 def test_checked_files_that_are_lost_end_the_reading(
-    samples: Sequence[Sample], tmp_path: Path, lost: int, is_an_error: bool
+    samples: Samples, tmp_path: Path, lost: int, is_an_error: bool
 ) -> None:
     copies = copy_samples(samples, tmp_path)
     for sample in copies[:lost]:
@@ -221,7 +223,7 @@ def test_checked_files_that_are_lost_end_the_reading(
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_folder_that_is_gone_is_named_at_once(
-    samples: Sequence[Sample], tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
+    samples: Samples, tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     copies = copy_samples(samples, tmp_path / "drive")
     shutil.rmtree(tmp_path / "drive")
@@ -231,7 +233,7 @@ def test_folder_that_is_gone_is_named_at_once(
         assert len(loader.skipped) == 1
 
 
-def test_image_over_the_limit_is_left_out(samples: Sequence[Sample]) -> None:
+def test_image_over_the_limit_is_left_out(samples: Samples) -> None:
     with closing(open_loader(samples, max_megapixels=0.2)) as loader:
         list(loader.plain(4))
         sizes = [read_image(sample.path).shape for sample in samples]
@@ -241,7 +243,7 @@ def test_image_over_the_limit_is_left_out(samples: Sequence[Sample]) -> None:
         assert all("more than the limit of 0.2 megapixels" in reason for _, reason in loader.skipped)
 
 
-def test_process_that_dies_is_an_error_that_says_what_to_do(samples: Sequence[Sample]) -> None:
+def test_process_that_dies_is_an_error_that_says_what_to_do(samples: Samples) -> None:
     others = set(psutil.Process().children())
     with closing(open_loader(samples, num_workers=1, memory_bound_mb=0)) as loader:
         list(loader.plain(4))
@@ -252,7 +254,7 @@ def test_process_that_dies_is_an_error_that_says_what_to_do(samples: Sequence[Sa
 
 
 def test_program_that_is_not_python_reads_in_threads(
-    samples: Sequence[Sample], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    samples: Samples, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/opt/Ikomia/IkomiaStudio")
     with closing(open_loader(samples, num_workers=2)) as loader:
@@ -281,7 +283,7 @@ def test_a_shared_memory_keeps_the_first_that_fit_and_forgets_when_closed() -> N
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_closing_ends_threads_and_processes_also_in_the_middle(samples: Sequence[Sample], num_workers: int) -> None:
+def test_closing_ends_threads_and_processes_also_in_the_middle(samples: Samples, num_workers: int) -> None:
     threads, others = set(threading.enumerate()), set(psutil.Process().children())
     loader = open_loader(samples, num_workers=num_workers)
     assert set(threading.enumerate()) == threads, "constructing starts nothing"
@@ -296,7 +298,7 @@ def test_closing_ends_threads_and_processes_also_in_the_middle(samples: Sequence
     assert set(psutil.Process().children()) <= others
 
 
-def test_loader_can_be_used_again_after_closing(samples: Sequence[Sample]) -> None:
+def test_loader_can_be_used_again_after_closing(samples: Samples) -> None:
     loader = open_loader(samples)
     for _ in range(2):
         assert len(collect(loader.plain(4))) == 12
@@ -311,10 +313,11 @@ print("main script runs", flush=True)
 sys.path.insert(0, sys.argv[1])
 from resnetkit.images.preprocessing import Preprocessing
 from resnetkit.data.augmentation import Changes
-from resnetkit.data.dataset import DatasetError, Sample
+from resnetkit.data.dataset import DatasetError, Samples
 from resnetkit.data.loading import ImageLoader, LoaderSettings
+from resnetkit.sources.paths import PathList
 
-samples = [Sample(path, 0) for path in sorted(Path(sys.argv[2]).glob("*.jpg"))]
+samples = Samples(PathList(Path(sys.argv[2]), sorted(Path(sys.argv[2]).glob("*.jpg"))), [0] * 12)
 loader = ImageLoader(samples, Preprocessing(64, 73, "crop", (0.5,) * 3, (0.5,) * 3), LoaderSettings(num_workers=1))
 print(sum(len(batch.indices) for batch in loader.plain(4)), "images", flush=True)
 if sys.argv[3] == "wait":
@@ -325,14 +328,14 @@ loader.close()
 """
 
 
-def test_main_script_needs_no_guard_and_runs_once(samples: Sequence[Sample], run_script) -> None:  # type: ignore[no-untyped-def]
+def test_main_script_needs_no_guard_and_runs_once(samples: Samples, run_script) -> None:  # type: ignore[no-untyped-def]
     root = Path(__file__).resolve().parents[2]
     result = run_script(SCRIPT, [str(root), str(samples[0].path.parent), "end"])
     assert result.output.splitlines() == ["main script runs", "12 images"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_processes_end_when_their_parent_is_killed(samples: Sequence[Sample], tmp_path: Path) -> None:
+def test_processes_end_when_their_parent_is_killed(samples: Samples, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     script, output = tmp_path / "script.py", tmp_path / "output.txt"
     script.write_text(SCRIPT)
@@ -351,11 +354,9 @@ def test_processes_end_when_their_parent_is_killed(samples: Sequence[Sample], tm
     assert alive == []
 
 
-def copy_samples(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+def copy_samples(samples: Samples, folder: Path) -> Samples:
     folder.mkdir(exist_ok=True)
-    copies = []
-    for number, sample in enumerate(samples):
-        path = folder / f"{number}.jpg"
+    paths = [folder / f"{number}.jpg" for number in range(len(samples))]
+    for path, sample in zip(paths, samples, strict=True):
         path.write_bytes(sample.path.read_bytes())
-        copies.append(Sample(path, sample.label))
-    return copies
+    return Samples(PathList(folder, paths), samples.labels)

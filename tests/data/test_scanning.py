@@ -227,14 +227,14 @@ def test_looking_for_duplicates_may_stop_and_takes_several_threads(
     for number in range(50):
         shutil.copy(folder / "train" / "china" / "1.png", folder / "train" / "china" / f"copy{number}.png")
     threads, questions = set(), []
-    hash_file = scanning._hash_file
+    hash_content = scanning.hash_content
 
     def notice(path: Path) -> bytes:
         threads.add(threading.get_ident())
         time.sleep(0.01)
-        return hash_file(path)
+        return hash_content(path)
 
-    monkeypatch.setattr(scanning, "_hash_file", notice)
+    monkeypatch.setattr(scanning, "hash_content", notice)
     monkeypatch.setattr(threads_module, "count_cores", lambda: 4)
     dataset = read_dataset(folder, 0.2, 0)
     running = threading.active_count()

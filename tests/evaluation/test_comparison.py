@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples
 from resnetkit.evaluation.comparison import ComparisonError, compare
 from resnetkit.evaluation.judging import judge
 from resnetkit.evaluation.predictions import write_predictions
 from resnetkit.machine.files import write_json
+from resnetkit.sources.paths import PathList
 
 CLASSES = ("a", "b")
 LABELS = np.array([0, 1] * 10)
@@ -25,7 +26,7 @@ def _write_evaluation(folder: Path, wrong: list[int], **about) -> Path:
     said = LABELS.copy()
     said[wrong] = 1 - said[wrong]
     probabilities = 0.1 + 0.8 * np.eye(2)[said]
-    samples = [Sample(Path(f"/images/{index}.png"), int(label)) for index, label in enumerate(LABELS)]
+    samples = Samples(PathList(Path(), [Path(f"/images/{index}.png") for index in range(len(LABELS))]), LABELS)
     content = {
         "evaluation": judge("evaluation", CLASSES, samples, probabilities).to_dict(),
         "unknown_classes": {"zebra": 1},
@@ -42,7 +43,7 @@ def _write_training(folder: Path, paths: list[str]) -> Path:
     folder.mkdir(parents=True)
     labels = np.zeros(len(paths), int)
     probabilities = np.tile([0.9, 0.1], (len(paths), 1))
-    samples = [Sample(Path(path), 0) for path in paths]
+    samples = Samples(PathList(Path(), map(Path, paths)), labels)
     figures = judge("val", CLASSES, samples, probabilities).to_dict()
     content = {"test": None, "validation": figures, "classes": CLASSES, "parameters": {"epochs": 3}}
     write_json(folder / "metrics.json", content)

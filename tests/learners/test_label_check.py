@@ -12,13 +12,14 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples
 from resnetkit.evaluation.labels import doubt_labels, find_doubtful
 from resnetkit.evaluation.predictions import read_predictions
 from resnetkit.machine.progress import Progress
 from resnetkit.probing.cross_validation import cross_validate
 from resnetkit.probing.folds import deal_into_folds
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions
+from resnetkit.sources.paths import PathList
 from resnetkit.training.loop import train
 
 
@@ -61,7 +62,7 @@ def test_doubts_are_the_confident_joint_beside_its_diagonal():
 
 
 def test_a_spreadsheet_runs_no_cell_of_the_list(tmp_path):
-    samples = [Sample(Path(f"/{index}.png"), label) for index, label in enumerate((0, 0, 1, 1))]
+    samples = Samples(PathList(Path(), [Path(f"/{index}.png") for index in range(4)]), (0, 0, 1, 1))
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     doubt_labels(["=1+1", "@dog"], samples, probabilities).write(tmp_path)
     with (tmp_path / "doubtful_labels.csv").open(encoding="utf-8-sig", newline="") as stream:

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from resnetkit.answers.model import Model
-from resnetkit.data.dataset import Sample
+from resnetkit.data.dataset import Samples
 from resnetkit.images.preprocessing import Preprocessing, normalize
 from resnetkit.results.pictures import PICTURE_SIZE, collect_mistakes, collect_samples, tile_batch
 from resnetkit.runtimes.choice import open_runtime
 from resnetkit.runtimes.network import NetworkSource, RuntimeOptions
+from resnetkit.sources.paths import PathList
 from resnetkit.weights.metadata import ModelMetadata
 from resnetkit.weights.models import initialize_model
 
@@ -33,30 +34,28 @@ def model() -> Model:
 
 
 @pytest.fixture
-def samples(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> list[Sample]:
+def samples(photographs: Mapping[str, np.ndarray], tmp_path: Path) -> Samples:
     """Eight cuts of photographs; the first four are landscapes by their label, the others portraits."""
     names = ("china", "flower", "portrait", "astronaut")
-    made = []
-    for index in range(8):
-        path = tmp_path / f"photo {index}.png"
+    paths = [tmp_path / f"photo {index}.png" for index in range(8)]
+    for index, path in enumerate(paths):
         Image.fromarray(photographs[names[index % 4]][index * 4 : index * 4 + 240]).save(path)
-        made.append(Sample(path, index // 4))
-    return made
+    return Samples(PathList(tmp_path, paths), [index // 4 for index in range(8)])
 
 
-def test_every_class_gets_a_sample_before_any_gets_two(samples: list[Sample]) -> None:
+def test_every_class_gets_a_sample_before_any_gets_two(samples: Samples) -> None:
     pictures = collect_samples(samples, METADATA.classes, count=3)
     assert [picture.class_name for picture in pictures] == ["landscape", "landscape", "portrait"]
     assert len(collect_samples(samples, METADATA.classes, count=100)) == len(samples)
 
 
-def test_samples_of_many_classes_spread_over_all(samples: list[Sample]) -> None:
-    many = [Sample(sample.path, label) for label, sample in enumerate(samples)]
+def test_samples_of_many_classes_spread_over_all(samples: Samples) -> None:
+    many = Samples(samples.paths, range(8))
     pictures = collect_samples(many, [str(label) for label in range(8)], count=3)
     assert [picture.class_name for picture in pictures] == ["0", "4", "7"]
 
 
-def test_pictures_are_bounded_and_keep_their_proportions(samples: list[Sample]) -> None:
+def test_pictures_are_bounded_and_keep_their_proportions(samples: Samples) -> None:
     for picture, sample in zip(collect_samples(samples, METADATA.classes, count=8), samples, strict=True):
         with Image.open(sample.path) as photo:
             width, height = photo.size
@@ -64,14 +63,14 @@ def test_pictures_are_bounded_and_keep_their_proportions(samples: list[Sample]) 
         assert picture.image.shape[1] / picture.image.shape[0] == pytest.approx(width / height, rel=0.02)
 
 
-def test_unreadable_image_is_left_out(samples: list[Sample], caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_image_is_left_out(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
     samples[0].path.write_bytes(b"no image")
     samples[1].path.unlink()
     assert len(collect_samples(samples, METADATA.classes, count=8)) == 6
     assert str(samples[0].path) in caplog.text
 
 
-def test_mistakes_are_sorted_and_explained(model: Model, samples: list[Sample]) -> None:
+def test_mistakes_are_sorted_and_explained(model: Model, samples: Samples) -> None:
     second = np.array([0.1, 0.9, 0.6, 0.2, 0.7, 0.3, 0.9, 0.8])
     mistakes = collect_mistakes(model, samples, np.stack([1 - second, second], axis=1))
 
@@ -86,7 +85,7 @@ def test_mistakes_are_sorted_and_explained(model: Model, samples: list[Sample]) 
 
 
 def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
-    model: Model, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    model: Model, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = np.eye(2)[[1 - sample.label for sample in samples]]
     together = collect_mistakes(model, samples, wrong)
@@ -100,12 +99,12 @@ def test_each_mistake_has_its_own_map_however_many_are_run_at_a_time(
         assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 2
 
 
-def test_no_mistakes_no_pictures(model: Model, samples: list[Sample]) -> None:
+def test_no_mistakes_no_pictures(model: Model, samples: Samples) -> None:
     probabilities = np.eye(2)[[sample.label for sample in samples]]
     assert collect_mistakes(model, samples, probabilities) == []
 
 
-def test_a_map_of_few_cells_is_left_out(model: Model, samples: list[Sample]) -> None:
+def test_a_map_of_few_cells_is_left_out(model: Model, samples: Samples) -> None:
     small = Model(model.runtime, model.preprocessing.at_size(96), model.classes)  # 3 x 3 cells
     mistakes = collect_mistakes(small, samples, np.eye(2)[[1 - sample.label for sample in samples]])
     assert len(mistakes) == len(samples)

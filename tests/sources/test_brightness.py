@@ -11,6 +11,7 @@ from PIL import Image
 
 from resnetkit.machine.progress import Progress
 from resnetkit.sources.brightness import find_value_range
+from resnetkit.sources.paths import PathList
 
 
 def write(path: Path, values: np.ndarray, time_s: int = 1_700_000_000) -> None:
@@ -22,7 +23,7 @@ def test_what_was_measured_is_kept_until_a_file_changes(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = tmp_path / "images"
     folder.mkdir()
-    paths = [folder / f"{number}.png" for number in range(4)]
+    paths = PathList(folder, [folder / f"{number}.png" for number in range(4)])
     for path in paths[:3]:
         write(path, np.full((8, 8), 3000, np.uint16))
     write(paths[3], np.zeros((8, 8), np.uint8))

@@ -183,7 +183,7 @@ def write_groups(folder: Path, groups: dict[str, dict[str, int]], column: str = 
 def test_a_drawn_split_separates_no_group(tmp_path: Path, column: str, seed: int) -> None:
     groups = {f"p{number}": {"cat": 1 + number % 4, "dog": 1 + number % 3} for number in range(20)}
     dataset = read_dataset(write_groups(tmp_path, groups, column), 0.25, seed)
-    by_split = [{dataset.groups[sample.path] for sample in part} for part in (dataset.train, dataset.val)]
+    by_split = [{dataset.groups[str(sample.path)] for sample in part} for part in (dataset.train, dataset.val)]
     assert not by_split[0] & by_split[1]
     total = len(dataset.train) + len(dataset.val)
     assert abs(len(dataset.val) - total / 4) <= 4

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from resnetkit.data.dataset import Dataset, Sample
+from resnetkit.data.dataset import Dataset, Samples
 from resnetkit.learners.optimization import choose_criterion
 from resnetkit.probing.linear_probe import Labelled, ProbeOptions, solve_path
+from resnetkit.sources.paths import PathList
 from resnetkit.training import loop as training
 from resnetkit.training import outcome
 from resnetkit.training.loop import train
@@ -41,10 +42,10 @@ def rare_digits(digits_folder, tmp_path):
     ],
 )
 def test_rare_and_weighed_classes_count_alike(class_weights, counts, is_balanced, tmp_path):
-    samples = [Sample(tmp_path / f"{label}-{i}", label) for label, count in enumerate(counts) for i in range(count)]
-    dataset = Dataset(
-        tmp_path, tuple(map(str, range(len(counts)))), tuple(samples[::2]), tuple(samples[1::2]), (), True
-    )
+    labels = np.repeat(np.arange(len(counts)), counts)
+    samples = Samples(PathList(tmp_path, (tmp_path / str(i) for i in range(len(labels)))), labels)
+    classes = tuple(map(str, range(len(counts))))
+    dataset = Dataset(tmp_path, classes, samples[::2], samples[1::2], samples[:0], has_own_split=True)
     criterion = choose_criterion(class_weights, dataset)
     assert criterion.is_balanced is is_balanced
     assert criterion.figure == ("val_balanced_accuracy" if is_balanced else "val_accuracy")
