@@ -164,6 +164,12 @@ def _find_eigenvectors(matrix: np.ndarray, on_step: Callable[[], None]) -> tuple
     return found.result()
 
 
+#: Of the largest gradient of a head that knows nothing: with tolerances of a hundredth, a tenth of it may be left.
+_IGNORANT_SHARE = 10
+#: Of features that are all alike, whose gradients are rounding errors.
+_MIN_GRADIENT = 1e-6
+
+
 class _Value(NamedTuple):
     """Mean cross entropy, its gradients by weight and bias, and the mean curvature by a logit."""
 
@@ -193,6 +199,8 @@ class LogisticRegression:
         # Without features, the frequencies; a common shift changes nothing, and its gradient is 0, so it would stay.
         self._bias = np.log(counts / self._total)
         self._bias -= self._bias.mean()
+        # (r,): by the weights of a head that knows the frequencies alone, the largest over the classes.
+        self._ignorant_gradient = np.abs(self._evaluate(self._weight, self._bias).weight).max(axis=0, initial=0)
 
     def solve(self, strength: float, tolerance: float, max_iterations: int) -> tuple[float, int]:
         """Move weight and bias to the optimum.
@@ -200,7 +208,8 @@ class LogisticRegression:
         Args:
             strength: scikit-learn's C.
             tolerance: Largest entry of the gradient, in units where the curvature is near 1, as a share of the cross
-                entropy at the start: gradients of separable data shrink with it.
+                entropy at the start: gradients of separable data shrink with it. With many classes all gradients are
+                small: it is at most a share ten times as large of the largest one of a head that knows nothing.
             max_iterations: Bound.
 
         Returns:
@@ -220,7 +229,8 @@ class LogisticRegression:
             return value.loss + penalty / 2 * float(np.sum(weight**2)), gradient.ravel()
 
         start = np.column_stack([self._weight, self._bias]) / steps
-        limits = {"gtol": tolerance * min(1, here.loss), "ftol": 0, "maxiter": max_iterations}
+        nothing = _IGNORANT_SHARE * float(np.max(np.abs(self._ignorant_gradient * steps[:-1]), initial=_MIN_GRADIENT))
+        limits = {"gtol": tolerance * min(1, here.loss, nothing), "ftol": 0, "maxiter": max_iterations}
         is_large = len(self._rows) * self._weight.size >= _MIN_SHARED_PRODUCTS
         with nullcontext() if is_large else use_one_blas_thread():
             result = minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=limits)

@@ -243,3 +243,20 @@ def test_blas_computes_in_one_thread_until_the_last_one_leaves():
         assert count() == {1}
         second.__exit__(None, None, None)
         assert count() == {2}
+
+
+def test_many_classes_are_learned_with_the_tolerance_of_large_data():
+    """All their gradients are small, at the start already."""
+    random, num_classes = np.random.default_rng(0), 300
+    directions = random.normal(size=(num_classes, 64)).astype(np.float32)
+
+    def draw(count):
+        labels = np.arange(count) % num_classes
+        noise = random.normal(size=(count, 64)).astype(np.float32)
+        return Labelled(directions[labels] + noise, labels)
+
+    train, val = draw(3_000), draw(900)
+    large = ProbeOptions().fit_size(1_000_000, 2048, num_classes)
+    path = solve_path(train, val, num_classes, large)
+    possible = np.mean((val.features @ directions.T - (directions**2).sum(axis=1) / 2).argmax(axis=1) == val.labels)
+    assert path.chosen.val_accuracy > 0.9 * possible > 0.85
