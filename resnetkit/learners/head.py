@@ -109,15 +109,15 @@ class HeadLearner:
         there, or another one of this training, does not compute them again.
         """
         self._folder, began = folder, time.monotonic()
-        parts = {split: FeatureParts(folder, split, self._labels[split].size, *self._size(split)) for split in splits}
-        shares = {split: each.list_missing() if each.are_kept else each.list_all() for split, each in parts.items()}
-        num_batches = sum(-(-len(share) // self._size(split)[0]) for split in splits for share in shares[split])
+        sizes = {split: (_count_images(self._views[split]), len(self._views[split])) for split in splits}
+        parts = {split: FeatureParts(folder, split, len(self._labels[split]), *sizes[split]) for split in splits}
+        missing = {split: each.list_missing() for split, each in parts.items()}
+        num_batches = sum(each.count_batches(missing[split]) for split, each in parts.items())
         with progress.show("features", num_batches, "batch", share=0.7) as bar:
-            for split in splits:
-                count, num_views = self._size(split)
-                store = FeatureStore(self._labels[split].size * num_views, self.module.in_features, folder)
+            for split, (count, num_views) in sizes.items():
+                store = FeatureStore(len(self._labels[split]) * num_views, self.module.in_features, folder)
                 self._stores[split] = store
-                for share in shares[split]:
+                for share in missing[split]:
                     batches = self._splits.open(split).views(count, self._views[split], share)
                     batches = self._keep_shown(split, progress.watch(batches, bar))
                     if parts[split].are_kept:
@@ -127,8 +127,8 @@ class HeadLearner:
                 ranks.gather(None)  # all parts are there
                 if parts[split].are_kept and ranks.is_first():
                     self._readable[split] = parts[split].load(store)
-        num_views = sum(len(share) * self._size(split)[1] for split in splits for share in shares[split])
-        if num_views == sum(self._labels[split].size * self._size(split)[1] for split in splits):
+        if all(sum(map(len, missing[split])) == len(self._labels[split]) for split in splits):
+            num_views = sum(len(self._labels[split]) * sizes[split][1] for split in splits)
             self._seconds_per_view = (time.monotonic() - began) / num_views
 
     def estimate_network_seconds(self) -> float | None:
@@ -285,10 +285,10 @@ class HeadLearner:
         rows = (indices[:, None] * num_views + np.arange(num_views)).ravel()
         return Labelled(features[rows], labels[rows])
 
-    def _size(self, split: str) -> tuple[int, int]:
-        """Return how many images of a split, with all their views, the backbone sees at a time, and views of each."""
-        num_views = len(self._views[split])
-        return max(1, BATCH_SIZE // num_views), num_views
+
+def _count_images(views: Sequence[int | None]) -> int:
+    """Return how many images, with all their views, the backbone sees at a time."""
+    return max(1, BATCH_SIZE // len(views))
 
 
 def _number_groups(samples: Samples, groups: Mapping[str, str]) -> np.ndarray:

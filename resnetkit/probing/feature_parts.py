@@ -41,18 +41,20 @@ class FeatureParts:
         size = _BATCHES * batch_size
         self._parts = [np.arange(start, min(num_images, start + size)) for start in range(0, num_images, size)]
         self._split = split
-        self._num_views = num_views
+        self._batch_size, self._num_views = batch_size, num_views
         self.are_kept = len(self._parts) > 1 or ranks.get_size() > 1
-
-    def list_all(self) -> list[np.ndarray]:
-        """Return the images, (N,) int64, of all parts."""
-        return self._parts
 
     def list_missing(self) -> list[np.ndarray]:
         """Return the images, (N,) int64, of each part that is this process' share and not there yet."""
+        if not self.are_kept:
+            return self._parts
         self._folder.mkdir(exist_ok=True)
         own = range(ranks.get_rank(), len(self._parts), ranks.get_size())
         return [self._parts[number] for number in own if not self._name(number).exists()]
+
+    def count_batches(self, parts: Iterable[np.ndarray]) -> int:
+        """Return in how many batches the backbone sees the images of some parts."""
+        return sum(-(-len(part) // self._batch_size) for part in parts)
 
     def compute(self, runtime: Runtime, images: np.ndarray, batches: Iterable[Batch]) -> None:
         """Compute a part.

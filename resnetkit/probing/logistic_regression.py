@@ -25,6 +25,10 @@ _MAX_BLOCK_VALUES, _MAX_BLOCK_PRODUCTS = 1 << 24, 1 << 32
 _MIN_VARIANCE_SHARE = 1e-10
 #: A deviation below this share of the mean is what float32 makes of a constant.
 _MIN_DEVIATION_SHARE = 1e-6
+#: Of the largest gradient of a head that knows nothing: with tolerances of a hundredth, a tenth of it may be left.
+_IGNORANT_SHARE = 10
+#: Of features that are all alike, whose gradients are rounding errors.
+_MIN_GRADIENT = 1e-6
 #: Between two looks at whether to go on.
 _STEP_SECONDS = 0.1
 #: Multiplications of a pass over the rows that are worth BLAS's threads: some 50 milliseconds on one core.
@@ -164,12 +168,6 @@ def _find_eigenvectors(matrix: np.ndarray, on_step: Callable[[], None]) -> tuple
     return found.result()
 
 
-#: Of the largest gradient of a head that knows nothing: with tolerances of a hundredth, a tenth of it may be left.
-_IGNORANT_SHARE = 10
-#: Of features that are all alike, whose gradients are rounding errors.
-_MIN_GRADIENT = 1e-6
-
-
 class _Value(NamedTuple):
     """Mean cross entropy, its gradients by weight and bias, and the mean curvature by a logit."""
 
@@ -199,8 +197,8 @@ class LogisticRegression:
         # Without features, the frequencies; a common shift changes nothing, and its gradient is 0, so it would stay.
         self._bias = np.log(counts / self._total)
         self._bias -= self._bias.mean()
-        # (r,): by the weights of a head that knows the frequencies alone, the largest over the classes.
-        self._ignorant_gradient = np.abs(self._evaluate(self._weight, self._bias).weight).max(axis=0, initial=0)
+        # (r,): by the weights, the largest over the classes, of a head that knows the frequencies alone.
+        self._ignorant_gradient: np.ndarray | None = None
 
     def solve(self, strength: float, tolerance: float, max_iterations: int) -> tuple[float, int]:
         """Move weight and bias to the optimum.
@@ -217,6 +215,8 @@ class LogisticRegression:
         """
         penalty = 1 / (strength * self._total)
         here = self._evaluate(self._weight, self._bias)
+        if self._ignorant_gradient is None:
+            self._ignorant_gradient = np.abs(here.weight).max(axis=0, initial=0)
         curvature = max(here.curvature, _MIN_CURVATURE)
         # (r + 1,): a unit step in each direction has curvature near 1; the last one is the bias', which is free.
         penalties = np.append(np.full(len(self._coordinates.variances), penalty), 0)
@@ -229,7 +229,7 @@ class LogisticRegression:
             return value.loss + penalty / 2 * float(np.sum(weight**2)), gradient.ravel()
 
         start = np.column_stack([self._weight, self._bias]) / steps
-        nothing = _IGNORANT_SHARE * float(np.max(np.abs(self._ignorant_gradient * steps[:-1]), initial=_MIN_GRADIENT))
+        nothing = _IGNORANT_SHARE * float(np.max(self._ignorant_gradient * steps[:-1], initial=_MIN_GRADIENT))
         limits = {"gtol": tolerance * min(1, here.loss, nothing), "ftol": 0, "maxiter": max_iterations}
         is_large = len(self._rows) * self._weight.size >= _MIN_SHARED_PRODUCTS
         with nullcontext() if is_large else use_one_blas_thread():
